@@ -1,0 +1,278 @@
+"""The file layer: every file-system call that a promise rests on goes through `Files`.
+
+Tests inject a subclass that fails, stops or records; the library uses `Files()` itself. This is
+the only module that knows `fcntl`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_module
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: development on one process only
+    fcntl = None  # type: ignore[assignment]  # absent there; every use is guarded
+
+COPY_CHUNK = 1 << 20
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_FICLONE = 0x40049409
+_POLL = 0.005
+
+
+class Files:
+    """The file-system calls of the store, as they are."""
+
+    # -- bytes ---------------------------------------------------------------------------------
+
+    def create(self, path: str | Path, mode: int = 0o600) -> int:
+        """A new file, open for reading and writing; `FileExistsError` if the name is taken."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, mode)
+
+    def open_read(self, path: str | Path) -> int:
+        """An existing file, never through a symbolic link in its last segment."""
+        return os.open(path, os.O_RDONLY | _NOFOLLOW)
+
+    def open_shared(self, path: str | Path, mode: int = 0o600) -> int:
+        """A file open for reading and writing, made if it is not there."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, mode)
+
+    def write(self, fd: int, data: bytes | memoryview) -> None:
+        """Write all of `data` at the descriptor's position."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+        """Write all of `data` at `offset` bytes."""
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(fd, view, offset)
+            view, offset = view[count:], offset + count
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def chmod(self, fd: int, mode: int) -> None:
+        os.fchmod(fd, mode)
+
+    # -- durability ----------------------------------------------------------------------------
+
+    def start_writeback(self, fd: int) -> None:
+        """Ask the kernel to begin writing, so that several fsyncs overlap."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def fsync(self, fd: int) -> None:
+        """Make the file durable; a failure is final for this descriptor."""
+        if sys.platform == "darwin" and fcntl is not None:
+            fcntl.fcntl(fd, getattr(fcntl, "F_FULLFSYNC", 51))
+        else:
+            os.fsync(fd)
+
+    def fsync_dir(self, path: str | Path) -> None:
+        """Make a folder's names durable."""
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NOFOLLOW)
+        try:
+            self.fsync(fd)
+        finally:
+            os.close(fd)
+
+    # -- names ---------------------------------------------------------------------------------
+
+    def rename(self, source: str | Path, target: str | Path) -> None:
+        """Atomically give `source` the name `target`, replacing what is there."""
+        os.replace(source, target)
+
+    def link(self, source: str | Path, target: str | Path) -> None:
+        """A second name for the same file; `OSError` on another file system."""
+        os.link(source, target, follow_symlinks=False)
+
+    def unlink(self, path: str | Path) -> bool:
+        """Remove a name; False if it was not there."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def make_folder(self, path: str | Path, mode: int = 0o700) -> None:
+        """A folder and its parents, durable in their parents."""
+        path = Path(path)
+        if path.is_dir():
+            return
+        if path.parent != path:
+            self.make_folder(path.parent, mode)
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+            return
+        self.fsync_dir(path.parent)
+
+    def stat(self, path: str | Path) -> os.stat_result:
+        """`lstat`: a symbolic link is never followed."""
+        return os.lstat(path)
+
+    def list(self, path: str | Path) -> list[str]:
+        """The names in a folder; empty if there is none."""
+        try:
+            return os.listdir(path)
+        except FileNotFoundError:
+            return []
+
+    # -- locks ---------------------------------------------------------------------------------
+
+    def try_lock(self, fd: int, *, shared: bool = False) -> bool:
+        """`flock` without waiting; False if somebody else holds it."""
+        if fcntl is None:
+            return True
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+                return False
+            raise
+        return True
+
+    def lock(self, fd: int, seconds: float, *, shared: bool = False) -> bool:
+        """`flock`, waiting at most `seconds`; False when the time is over."""
+        end = time.monotonic() + seconds
+        pause = 0.0005
+        while not self.try_lock(fd, shared=shared):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(pause)
+            pause = min(_POLL, pause * 2)
+        return True
+
+    def unlock(self, fd: int) -> None:
+        if fcntl is not None:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+    # -- copies --------------------------------------------------------------------------------
+
+    def reflink(self, source: int, target: int) -> bool:
+        """Share the blocks of `source` with the empty `target`; False where that is not known."""
+        if fcntl is None or sys.platform != "linux":
+            return False
+        try:
+            fcntl.ioctl(target, _FICLONE, source)
+        except OSError:
+            return False
+        return True
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy all bytes from one descriptor to an empty other one."""
+        if self.reflink(source, target):
+            return
+        offset = 0
+        while chunk := os.pread(source, COPY_CHUNK, offset):
+            self.pwrite(target, chunk, offset)
+            offset += len(chunk)
+
+
+# -- what is built on those calls ---------------------------------------------------------------
+
+
+def read_file(files: Files, path: str | Path, limit: int = 1 << 20) -> bytes:
+    """The bytes of a small file of at most `limit` bytes."""
+    fd = files.open_read(path)
+    try:
+        parts: list[bytes] = []
+        size = 0
+        while chunk := os.read(fd, 65536):
+            parts.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise OSError(errno.EFBIG, "larger than it can be", str(path))
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
+def replace_file(
+    files: Files, path: Path, data: bytes, *, unique: str, durable: bool = True
+) -> None:
+    """Give `path` the content `data` by a temporary file and a rename.
+
+    `unique` makes the temporary name one that nobody used before. With `durable` the file and
+    its folder are fsynced before this returns.
+    """
+    temporary = path.with_name(f"{path.name}.{unique}.tmp")
+    fd = files.create(temporary)
+    try:
+        try:
+            files.write(fd, data)
+            if durable:
+                files.fsync(fd)
+        finally:
+            files.close(fd)
+        files.rename(temporary, path)
+    except BaseException:
+        files.unlink(temporary)
+        raise
+    if durable:
+        files.fsync_dir(path.parent)
+
+
+def is_plain(path: str | Path) -> bool:
+    """True for a regular file that is not a symbolic link."""
+    try:
+        return stat_module.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def is_real_folder(path: str | Path) -> bool:
+    """True for a folder that is not a symbolic link."""
+    try:
+        return stat_module.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def allocated(info: os.stat_result) -> int:
+    """Bytes that a file occupies on disk."""
+    return getattr(info, "st_blocks", (info.st_size + 511) // 512) * 512
+
+
+@contextmanager
+def locked_folder(
+    files: Files, path: Path, seconds: float, refused: Callable[[], BaseException]
+) -> Iterator[int]:
+    """Hold the exclusive lock on a folder's descriptor, which is handed over for its fsync.
+
+    Waits at most `seconds`, then raises what `refused` makes.
+    """
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NOFOLLOW)
+    try:
+        if not files.lock(fd, seconds):
+            raise refused()
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def lock_holder(path: Path) -> int | None:
+    """The process that holds the lock on `path`, where the system tells (Linux), else None."""
+    try:
+        info = os.stat(path)
+        wanted = f":{info.st_ino}"
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if len(words) > 5 and words[1] == "FLOCK" and words[5].endswith(wanted):
+                return int(words[4])
+    except (OSError, ValueError):
+        return None
+    return None

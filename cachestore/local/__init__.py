@@ -1,0 +1,1 @@
+"""Local disk: spool, board, catalog, cache, facts, folder."""

@@ -1,0 +1,111 @@
+"""The values that callers and layers exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+Storage = Literal["remote", "cached", "pending", "local"]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What is known of a key.
+
+    `size` in bytes; `etag` without quotes, or "" while the bucket has not given one; `storage`
+    says where the newest version is: `remote`, `cached` (remote and here), `pending` (here,
+    upload to come) or `local` (local mode).
+    """
+
+    key: str
+    size: int
+    etag: str
+    content_type: str
+    metadata: Mapping[str, str]
+    last_modified: datetime
+    storage: Storage
+    sha256: str | None = None
+    cache_control: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteObject:
+    """What a remote says of an object. `modified` in seconds since the epoch.
+
+    `sha256` (hex) is the one that we stored with it, None for objects of others. `etag` has no
+    quotes.
+    """
+
+    key: str
+    size: int
+    etag: str
+    content_type: str = "application/octet-stream"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    cache_control: str | None = None
+    modified: float = 0.0
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a caller attaches to a file, sent with it. Metadata keys are lower-case."""
+
+    content_type: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    cache_control: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of a listing, in key order: objects and, with a delimiter, common prefixes."""
+
+    objects: tuple[RemoteObject, ...]
+    prefixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PresignedUpload:
+    """How a client uploads directly: send `method` to `url` with exactly `headers`.
+
+    `fields` is always empty (no form upload); `expires_at` is UTC.
+    """
+
+    url: str
+    method: str
+    headers: Mapping[str, str]
+    fields: Mapping[str, str]
+    expires_at: datetime
+
+
+PendingState = Literal["waiting", "uploading", "retrying", "parked", "foreign", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingItem:
+    """One operation that the bucket does not have yet. `age` and `next_attempt` in seconds."""
+
+    key: str
+    id: str
+    operation: Literal["put", "delete"]
+    state: PendingState
+    size: int
+    age: float
+    tries: int = 0
+    last_error: str | None = None
+    next_attempt: float | None = None
+    remote_id: str = ""
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FlushReport:
+    """What `flush` left: `done` is True when nothing due is left. Foreign and parked are listed."""
+
+    done: bool
+    uploaded: int
+    left: tuple[PendingItem, ...]
+    parked: tuple[PendingItem, ...]
+    reason: str = ""

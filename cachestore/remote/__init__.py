@@ -1,0 +1,1 @@
+"""Remotes: where files are kept for good, behind one protocol."""

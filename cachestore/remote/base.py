@@ -1,0 +1,154 @@
+"""The promises that every remote keeps. One contract suite runs over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol, runtime_checkable
+
+from cachestore.model import Attributes, ListPage, PresignedUpload, RemoteObject
+
+SHA256_NAME = "cachestore-sha256"
+"""The metadata entry that carries our digest (hex); hidden from callers."""
+
+
+class RemoteBody(Protocol):
+    """An answer to `get`: the object, and its bytes as they arrive.
+
+    `info.size` is the whole object's size, `length` the number of bytes of this answer.
+    Iterating raises `RemoteUnavailable` when the connection breaks and `Corrupt` when it ends
+    early; it never ends quietly with fewer than `length` bytes.
+    """
+
+    info: RemoteObject
+    length: int
+
+    def __iter__(self) -> Iterator[bytes]: ...
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class RemoteStore(Protocol):
+    """Objects under keys.
+
+    Every method raises `NotFound`, `Throttled`, `RemoteUnavailable`, `RemoteRefused`,
+    `Rejected` or `PreconditionFailed`, and nothing of the remote's own library. No method
+    retries. `timeout` is in seconds, for connecting and for each silence of the server; None
+    means the client's own. Safe to share by threads; a forked child makes its own client.
+    """
+
+    @property
+    def remote_id(self) -> str:
+        """16 hex digits, the same for the same endpoint and bucket."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """For people: where this is, without secrets."""
+        ...
+
+    @property
+    def conditional(self) -> bool:
+        """True when `if_match` and `if_none_match` of `put` are honoured."""
+        ...
+
+    def head(self, key: str, *, timeout: float | None = None) -> RemoteObject:
+        """What is stored under `key`; `NotFound` if nothing."""
+        ...
+
+    def get(
+        self,
+        key: str,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        timeout: float | None = None,
+    ) -> AbstractContextManager[RemoteBody] | None:
+        """The bytes from `start` to `end` (exclusive; None: the rest).
+
+        None is returned when `if_none_match` is the current ETag (304). `PreconditionFailed`
+        when `if_match` is not. `RangeNotSatisfiable` when `start` is not inside the object; an
+        empty object answers start=0, end=None with no bytes.
+        """
+        ...
+
+    def put(
+        self,
+        key: str,
+        body: BinaryIO,
+        *,
+        size: int,
+        sha256: str,
+        attributes: Attributes,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> RemoteObject:
+        """Store `size` bytes read from `body`'s position; the body is never closed.
+
+        `sha256` (hex) is stored beside it, and checked by the remote where it can. Conditions
+        raise `Unsupported` where `conditional` is False. `if_none_match` is "*".
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error if there is none."""
+        ...
+
+    def delete_many(self, keys: Iterable[str]) -> dict[str, Exception]:
+        """Remove at most 1,000 objects in one request; the ones that failed, with why."""
+        ...
+
+    def list(
+        self, prefix: str = "", *, delimiter: str | None = None, after: str | None = None
+    ) -> Iterator[ListPage]:
+        """Pages in the order of the keys' UTF-8 bytes, starting behind `after`.
+
+        Objects carry key, size, etag and modified; the other fields are not known here.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up connections; the remote can be used again afterwards."""
+        ...
+
+
+@runtime_checkable
+class SupportsMultipart(Protocol):
+    """Large objects in parts of equal size (the last may be smaller), at least 5 MiB each."""
+
+    def create_upload(self, key: str, *, sha256: str, attributes: Attributes) -> str:
+        """Begin; returns the upload's id."""
+        ...
+
+    def upload_part(self, key: str, upload_id: str, number: int, data: bytes) -> str:
+        """Send part `number` (from 1); returns its ETag. `UploadLost` if the upload is gone."""
+        ...
+
+    def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: list[str],
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> RemoteObject:
+        """Make the parts (their ETags in order) one object. `UploadLost` if it is gone."""
+        ...
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Give up an upload; no error if it is gone."""
+        ...
+
+
+@runtime_checkable
+class SupportsPresign(Protocol):
+    """URLs that work without credentials for a while; made without the network."""
+
+    def presign_get(self, key: str, expires_in: int) -> str: ...
+
+    def presign_put(
+        self, key: str, *, content_type: str, expires_in: int, size: int | None, sha256: str | None
+    ) -> PresignedUpload: ...
