@@ -291,16 +291,21 @@ class Spool:
         condition failed. The key gets a new token. The body is condemned in either case.
         """
         place = place_of(ticket.remote_id, ticket.key)
-        gone = False
         with self.lock(place) as folder:
-            if self._names(place, ticket.id):
-                self.files.unlink(self.ticket_path(place))
-                self.files.fsync(folder)
-                self._count(place, ticket, -1)
-                gone = True
-                self.board.change(place.slot)
+            gone = self.retire_held(ticket, folder)
         self.condemn(ticket)
         return gone
+
+    def retire_held(self, ticket: Ticket, folder: int) -> bool:
+        """`retire` for a caller who holds the shard's lock, and condemns the body afterwards."""
+        place = place_of(ticket.remote_id, ticket.key)
+        if not self._names(place, ticket.id):
+            return False
+        self.files.unlink(self.ticket_path(place))
+        self.files.fsync(folder)
+        self._count(place, ticket, -1)
+        self.board.change(place.slot)
+        return True
 
     def _names(self, place: Place, id_: str) -> bool:
         try:

@@ -1,0 +1,119 @@
+"""The hot map: what this process handed out and may hand out again for the price of a `stat`."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cachestore.local.board import Board
+from cachestore.model import ObjectInfo
+
+MAX_ENTRIES = 16384
+
+
+class HotEntry:
+    """A file that was right when the slot's token was `token`.
+
+    It is right still if the token is the same and the file has the same size, mtime and inode.
+    `expires` in wall seconds; `kind` as in `events.Hit`.
+    """
+
+    __slots__ = (
+        "expires", "hits", "info", "inode", "kind", "mtime_ns", "path", "since", "size", "slot",
+        "text", "token",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        path: Path,
+        stat: os.stat_result,
+        *,
+        slot: int,
+        token: int,
+        since: float,
+        expires: float,
+        kind: str,
+        info: ObjectInfo,
+    ) -> None:
+        self.path = path
+        self.text = str(path)
+        self.size, self.mtime_ns, self.inode = stat.st_size, stat.st_mtime_ns, stat.st_ino
+        self.slot, self.token = slot, token
+        self.since, self.expires = since, expires
+        self.kind, self.info = kind, info
+        self.hits = 0
+
+
+class HotMap:
+    """Entries by key. Lookups take no lock; hits are counted in the entry and collected later."""
+
+    def __init__(self, board: Board, now: Callable[[], float] = time.time) -> None:
+        self._entries: dict[str, HotEntry] = {}
+        self._tokens = board.tokens
+        self._handed = board.handed
+        self._now = now
+        self._lock = threading.Lock()
+        self._left: list[tuple[str, HotEntry]] = []
+
+    def path(self, key: str) -> Path | None:
+        """The key's file if it is still right; counts a hit and notes the hand-out."""
+        entry = self._entries.get(key)
+        if entry is None or self._tokens[entry.slot] != entry.token:
+            return None
+        try:
+            stat = os.stat(entry.text)
+        except OSError:
+            return None
+        now = self._now()
+        if (
+            stat.st_mtime_ns != entry.mtime_ns
+            or stat.st_size != entry.size
+            or stat.st_ino != entry.inode
+            or not entry.since <= now < entry.expires
+        ):
+            return None
+        self._handed[entry.slot] = int(now)
+        entry.hits += 1
+        return entry.path
+
+    def entry(self, key: str) -> HotEntry | None:
+        """The entry behind the last `path`, without any check."""
+        return self._entries.get(key)
+
+    def remember(self, key: str, entry: HotEntry) -> None:
+        with self._lock:
+            old = self._entries.pop(key, None)
+            if old is not None and old.hits:
+                self._left.append((key, old))
+            self._entries[key] = entry
+            if len(self._entries) > MAX_ENTRIES:
+                for name in list(self._entries)[: MAX_ENTRIES // 4]:
+                    gone = self._entries.pop(name)
+                    if gone.hits:
+                        self._left.append((name, gone))
+
+    def forget(self, key: str) -> None:
+        with self._lock:
+            old = self._entries.pop(key, None)
+            if old is not None and old.hits:
+                self._left.append((key, old))
+
+    def collect(self) -> list[tuple[str, HotEntry, int]]:
+        """Hits since the last call: key, entry and how many."""
+        with self._lock:
+            items = [*self._left, *self._entries.items()]
+            self._left = []
+        found = []
+        for key, entry in items:
+            count = entry.hits
+            if count:
+                entry.hits -= count
+                found.append((key, entry, count))
+        return found
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries = {}
