@@ -61,21 +61,23 @@ class HotMap:
     def path(self, key: str) -> Path | None:
         """The key's file if it is still right; counts a hit and notes the hand-out."""
         entry = self._entries.get(key)
-        if entry is None or self._tokens[entry.slot] != entry.token:
+        if entry is None:
             return None
+        now = self._now()
+        # Noted before the token is looked at: an unlinker changes the token first.
+        self._handed[entry.slot] = int(now)
         try:
             stat = os.stat(entry.text)
         except OSError:
             return None
-        now = self._now()
         if (
-            stat.st_mtime_ns != entry.mtime_ns
+            self._tokens[entry.slot] != entry.token
+            or stat.st_mtime_ns != entry.mtime_ns
             or stat.st_size != entry.size
             or stat.st_ino != entry.inode
             or not entry.since <= now < entry.expires
         ):
             return None
-        self._handed[entry.slot] = int(now)
         entry.hits += 1
         return entry.path
 

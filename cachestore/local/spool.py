@@ -6,33 +6,24 @@ outside. Readers never take the lock.
 
 from __future__ import annotations
 
-import errno
-import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cachestore.errors import SpoolBusy, SpoolError, SpoolFull
-from cachestore.files import Files, lock_holder, locked_folder, read_file, replace_file
+from cachestore.errors import SpoolError
+from cachestore.files import read_file, replace_file
 from cachestore.keys import Place, extension_of, place_of
-from cachestore.local.board import SHARDS, Board
 from cachestore.local.sources import Copied, copy_source
+from cachestore.local.spool_reader import MAX_TICKET, SpoolReader, spool_error
 from cachestore.local.tickets import (
     Ticket,
-    TicketState,
     UnknownFormat,
     UnreadableTicket,
     decode,
-    decode_state,
     encode,
-    encode_state,
 )
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-MAX_TICKET = 1 << 20
 
 
 @dataclass(slots=True)
@@ -48,99 +39,23 @@ class Staged:
     sha256: str
 
 
+@dataclass(slots=True)
+class _Draft:
+    """An operation about to be published, and the one that it will replace."""
+
+    ticket: Ticket
+    place: Place
+    temporary: Path
+    present: Ticket | None
+
+
 def new_id() -> str:
     """A random operation id, 32 hex digits."""
     return secrets.token_hex(16)
 
 
-class Spool:
+class Spool(SpoolReader):
     """Pending operations of one remote in a folder that several remotes may share."""
-
-    def __init__(
-        self, root: Path, remote_id: str, files: Files, board: Board, lock_timeout: float
-    ) -> None:
-        self.root = root
-        self.remote_id = remote_id
-        self.files = files
-        self.board = board
-        self._lock_timeout = lock_timeout
-        self._folders = [root / f"{shard:02x}" for shard in range(SHARDS)]
-        self._prefixes = [f"{folder}{os.sep}" for folder in self._folders]
-
-    def place(self, key: str) -> Place:
-        return place_of(self.remote_id, key)
-
-    def folder(self, shard: int) -> Path:
-        return self._folders[shard]
-
-    @contextmanager
-    def lock(self, place: Place) -> Iterator[int]:
-        """L1: the lock on the key's shard; yields the folder's descriptor for its fsync.
-
-        Raises `SpoolBusy`, naming the holder, when it takes longer than the lock timeout.
-        """
-        folder = self._folders[place.shard]
-        self._make(folder)
-
-        def refused() -> SpoolBusy:
-            pid = lock_holder(folder)
-            who = f"process {pid}" if pid else "another process"
-            return SpoolBusy(f"{who} has held the lock on {folder} for {self._lock_timeout:g} s")
-
-        with locked_folder(self.files, folder, self._lock_timeout, refused) as fd:
-            yield fd
-
-    def _make(self, folder: Path) -> None:
-        try:
-            self.files.make_folder(folder)
-        except OSError as error:
-            raise spool_error(f"cannot make {folder}", error) from error
-
-    # -- reading -------------------------------------------------------------------------------
-
-    def read(self, place: Place) -> Ticket | None:
-        """The pending operation of a key; None if there is none.
-
-        Raises `SpoolError` when the ticket is there but cannot be read: what is pending is then
-        unknown, and an older version must not be shown for it.
-        """
-        path = f"{self._prefixes[place.shard]}{place.digest}.ticket"
-        try:
-            data = read_file(self.files, path, MAX_TICKET)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise spool_error(f"cannot read the ticket {path}", error) from error
-        try:
-            ticket = decode(data)
-        except UnreadableTicket as error:
-            raise SpoolError(
-                f"the ticket {path} cannot be read ({error}); the newest version of its key is"
-                " unknown. See `cachestore fsck`; a new put or delete of the key replaces it"
-            ) from error
-        if place_of(ticket.remote_id, ticket.key) != place:
-            raise SpoolError(f"the ticket {path} belongs to another key; see `cachestore fsck`")
-        return self._with_body(place, ticket)
-
-    def _with_body(self, place: Place, ticket: Ticket) -> Ticket:
-        """A ticket whose body did not survive a power cut falls back to the one it replaced."""
-        if ticket.prev is None or ticket.operation == "delete":
-            return ticket
-        folder = self._folders[place.shard]
-        if _is_there(folder / str(ticket.body)):
-            return ticket
-        prev = ticket.prev
-        if prev.operation == "delete" or _is_there(folder / str(prev.body)):
-            return prev
-        return ticket
-
-    def body(self, ticket: Ticket) -> Path:
-        """Where a put's body lies."""
-        place = place_of(ticket.remote_id, ticket.key)
-        return self._folders[place.shard] / str(ticket.body)
-
-    def ticket_path(self, place: Place) -> Path:
-        return self._folders[place.shard] / f"{place.digest}.ticket"
 
     # -- put and delete ------------------------------------------------------------------------
 
@@ -150,7 +65,7 @@ class Spool:
         folder = self._folders[place.shard]
         name = f"{place.digest}.{id_}{extension_of(key)}"
         path = folder / name
-        self._make(folder)
+        self.make_shard(folder)
         try:
             fd = self.files.create(path)
         except OSError as error:
@@ -190,12 +105,14 @@ class Spool:
         in either case.
         """
         try:
-            replaced = self._publish(self.place(ticket.key), ticket, staged)
+            [(_, replaced)] = self.publish_group([(ticket, staged)])
         except BaseException as error:
             if staged is not None:
                 self.drop(staged)
             if isinstance(error, OSError) and not isinstance(error, SpoolError):
-                raise spool_error(f"cannot make {ticket.key!r} durable", error) from error
+                raise spool_error(
+                    f"cannot make {ticket.key!r} durable", error
+                ) from error
             raise
         if staged is not None:
             self.files.close(staged.fd)
@@ -203,30 +120,54 @@ class Spool:
             self.condemn(replaced)
         return replaced
 
-    def _publish(self, place: Place, ticket: Ticket, staged: Staged | None) -> Ticket | None:
-        self._make(self._folders[place.shard])
-        temporary = self._folders[place.shard] / f"{place.digest}.{ticket.id}.ticket.tmp"
-        expected = self._present(place)
-        self._write(temporary, replace(ticket, prev=expected), staged)
+    def publish_group(
+        self, group: Sequence[tuple[Ticket, Staged | None]]
+    ) -> list[tuple[Ticket, Ticket | None]]:
+        """Publish operations of one shard with one lock and one fsync of the folder.
+
+        Returns each with the pending one that it replaced, whose body the caller condemns.
+        """
+        folder = self._folders[self.place(group[0][0].key).shard]
+        self.make_shard(folder)
+        drafts: list[_Draft] = []
         try:
-            with self.lock(place) as folder:
-                present = self._present(place)
-                if present != expected:
-                    self.files.unlink(temporary)
-                    self._write(temporary, replace(ticket, prev=present), None)
-                self._set_aside_unreadable(place, ticket.id)
-                self.files.rename(temporary, self.ticket_path(place))
-                try:
-                    self.files.fsync(folder)
-                except BaseException:
-                    self._take_back(place, ticket, present)
-                    raise
-                self._count(place, present, -1)
-                self._count(place, ticket, 1)
-                self.board.change(place.slot)
-                return present
+            for ticket, staged in group:
+                place = self.place(ticket.key)
+                temporary = folder / f"{place.digest}.{ticket.id}.ticket.tmp"
+                draft = _Draft(ticket, place, temporary, self._present(place))
+                drafts.append(draft)
+                self._write(temporary, replace(ticket, prev=draft.present), staged)
+            with self.lock(drafts[0].place) as fd:
+                self._swap(drafts, fd)
+                for draft in drafts:
+                    self._count(draft.place, draft.present, -1)
+                    self._count(draft.place, draft.ticket, 1)
+                    self.board.change(draft.place.slot)
         except BaseException:
-            self.files.unlink(temporary)
+            for draft in drafts:
+                self.files.unlink(draft.temporary)
+            raise
+        return [(draft.ticket, draft.present) for draft in drafts]
+
+    def _swap(self, drafts: list[_Draft], folder: int) -> None:
+        """Under the lock: put the tickets in place, all or none."""
+        renamed: list[_Draft] = []
+        try:
+            for draft in drafts:
+                present = self._present(draft.place)
+                if present != draft.present:
+                    draft.present = present
+                    self.files.unlink(draft.temporary)
+                    self._write(
+                        draft.temporary, replace(draft.ticket, prev=present), None
+                    )
+                self._set_aside_unreadable(draft.place, draft.ticket.id)
+                self.files.rename(draft.temporary, self.ticket_path(draft.place))
+                renamed.append(draft)
+            self.files.fsync(folder)
+        except BaseException:
+            for draft in renamed:
+                self._take_back(draft.place, draft.ticket, draft.present)
             raise
 
     def _present(self, place: Place) -> Ticket | None:
@@ -273,7 +214,11 @@ class Spool:
                 self.files.unlink(path)
             else:
                 replace_file(
-                    self.files, path, encode(present), unique=ticket.id + "b", durable=False
+                    self.files,
+                    path,
+                    encode(present),
+                    unique=ticket.id + "b",
+                    durable=False,
                 )
         finally:
             self.board.change(place.slot)
@@ -328,44 +273,3 @@ class Spool:
             self.files.unlink(self._state_path(ticket))
         except OSError:
             pass
-
-    # -- states ----------------------------------------------------------------------------------
-
-    def _state_path(self, ticket: Ticket) -> Path:
-        place = place_of(ticket.remote_id, ticket.key)
-        return self._folders[place.shard] / f"{place.digest}.{ticket.id}.state"
-
-    def state(self, ticket: Ticket) -> TicketState:
-        """What was tried so far."""
-        try:
-            return decode_state(read_file(self.files, self._state_path(ticket)))
-        except OSError:
-            return TicketState()
-
-    def save_state(self, ticket: Ticket, state: TicketState) -> None:
-        """Remember what was tried; a failure costs a retry and is not raised."""
-        try:
-            replace_file(
-                self.files,
-                self._state_path(ticket),
-                encode_state(state),
-                unique=secrets.token_hex(6),
-                durable=False,
-            )
-        except OSError:
-            pass
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def spool_error(what: str, error: OSError) -> SpoolError:
-    """An `OSError` of the spool in the library's words."""
-    if error.errno in _FULL:
-        return SpoolFull(f"{what}: the disk is full; nothing was stored, free space and try again")
-    return SpoolError(f"{what}: {error.strerror or error}; nothing was stored")

@@ -1,0 +1,300 @@
+"""Misses: one download of a key for all threads and processes, verified before it is shown."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from cachestore import events
+from cachestore.clock import Clock
+from cachestore.errors import Corrupt, NotFound, SpoolError
+from cachestore.events import Events
+from cachestore.files import Files, allocated
+from cachestore.keys import Place, extension_of
+from cachestore.local.board import Board
+from cachestore.local.cache import CacheFiles
+from cachestore.local.catalog import Catalog
+from cachestore.local.catalog_rows import Row
+from cachestore.local.spool import Spool
+from cachestore.model import RemoteObject
+from cachestore.options import Options
+from cachestore.remote.base import RemoteStore
+from cachestore.remote.budget import Budget
+from cachestore.remote.fetching import fetch, verify_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A whole, verified file. `row`: its catalog row, None when it was not admitted."""
+
+    path: Path
+    info: RemoteObject
+    row: Row | None
+
+
+class Downloader:
+    """Downloads into the cache; bypasses it when the disk does not work."""
+
+    def __init__(
+        self,
+        remote: RemoteStore | None,
+        *,
+        spool: Spool,
+        catalog: Catalog,
+        cache: CacheFiles,
+        events: Events,
+        clock: Clock,
+        options: Options,
+        budget: Budget,
+    ) -> None:
+        self._remote = remote
+        self._spool = spool
+        self._board: Board = spool.board
+        self._files: Files = spool.files
+        self._catalog = catalog
+        self._cache = cache
+        self._events = events
+        self._clock = clock
+        self._options = options
+        self._budget = budget
+        self._progress: dict[str, float] = {}
+        self._checked: set[str] = set()
+        self._bypass: Path | None = None
+        self._lock = threading.Lock()
+
+    def silence(self, key: str) -> float:
+        """Seconds since the last bytes of a key's download arrived (or its start)."""
+        now = self._clock.monotonic()
+        return now - self._progress.get(key, now)
+
+    def trustworthy(self, row: Row) -> bool:
+        """Verify a copy that was not yet synced when the machine went down; once."""
+        if not self._catalog.needs_verification(row) or row.file in self._checked:
+            return True
+        try:
+            fd = self._files.open_read(self._cache.path(row))
+        except OSError:
+            return False
+        try:
+            verify_digest(
+                fd, RemoteObject(row.key, row.size, row.etag, sha256=row.sha256)
+            )
+        except Corrupt as error:
+            self._events.emit(events.Trouble(row.key, "cache", str(error)))
+            return False
+        finally:
+            self._files.close(fd)
+        self._checked.add(row.file)
+        return True
+
+    def download(self, key: str, place: Place, old: Row | None) -> Landed:
+        """The key's bytes as a file, from another process's download if one is under way.
+
+        `old`: the copy that is no longer current, never taken for the answer. Raises `NotFound`
+        and the other errors of the remote.
+        """
+        self._progress[key] = self._clock.monotonic()
+        token = self._board.token(place.slot)
+        try:
+            try:
+                claimed = self._claim(key, place, token, old)
+            except OSError as error:
+                return self._past_the_cache(key, error)
+            if isinstance(claimed, Landed):
+                return claimed
+            fd, part = claimed
+            try:
+                return self._into(fd, part, key, place, token)
+            finally:
+                self._files.close(fd)
+        finally:
+            self._progress.pop(key, None)
+
+    # -- one download among processes --------------------------------------------------------------
+
+    def _claim(
+        self, key: str, place: Place, token: int, old: Row | None
+    ) -> tuple[int, Path] | Landed:
+        """The locked temporary file to download into, or what somebody else landed meanwhile."""
+        part = self._cache.part_path(place, token)
+        while True:
+            fd = self._cache.open_part(part)
+            mine = self._wait_for(fd)
+            landed = self._landed(key, old)
+            if landed is None and mine and self._is_at(fd, part):
+                self._files.truncate(fd, 0)
+                return fd, part
+            if landed is None and not mine:
+                self._files.close(fd)
+                return self._alone(part)
+            if mine and self._is_at(fd, part):
+                self._files.unlink(part)
+            self._files.close(fd)
+            if landed is not None:
+                return landed
+
+    def _alone(self, part: Path) -> tuple[int, Path]:
+        """Whoever holds the shared file does not move: download on one's own."""
+        own = part.with_name(f"{part.stem}.{secrets.token_hex(8)}.part")
+        fd = self._cache.open_part(own)
+        self._files.try_lock(fd)
+        return fd, own
+
+    def _wait_for(self, fd: int) -> bool:
+        """Lock the file; False when its holder makes no progress for the flight's patience."""
+        seen, since = (-1, -1), self._clock.monotonic()
+        while not self._files.lock(fd, 0.25):
+            stat = os.fstat(fd)
+            if (stat.st_size, stat.st_mtime_ns) != seen:
+                seen, since = (stat.st_size, stat.st_mtime_ns), self._clock.monotonic()
+            elif self._clock.monotonic() - since > self._options.flight_patience:
+                return False
+        return True
+
+    def _is_at(self, fd: int, path: Path) -> bool:
+        try:
+            there = self._files.stat(path)
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(fd))
+
+    def _landed(self, key: str, old: Row | None) -> Landed | None:
+        """What another process put into the catalog since we looked."""
+        row = self._catalog.get(key)
+        if row is None or (old is not None and row.file == old.file):
+            return None
+        if not self._cache.matches(row):
+            return None
+        info = RemoteObject(
+            key, row.size, row.etag, row.content_type, row.metadata, row.cache_control,
+            row.modified, row.sha256,
+        )  # fmt: skip
+        return Landed(self._cache.path(row), info, row)
+
+    # -- the bytes -----------------------------------------------------------------------------
+
+    def _fetch(self, key: str, fd: int) -> RemoteObject:
+        """Fill `fd` with the object's verified bytes."""
+        assert self._remote is not None
+
+        def write_at(offset: int, data: bytes) -> None:
+            self._files.pwrite(fd, data, offset)
+            self._progress[key] = self._clock.monotonic()
+
+        fetched = fetch(
+            self._remote,
+            key,
+            write_at,
+            parts=self._options.download_parts,
+            part_size=self._options.part_size,
+            budget=self._budget,
+        )
+        if not fetched.verified:
+            verify_digest(fd, fetched.info)
+        return fetched.info
+
+    def _into(self, fd: int, part: Path, key: str, place: Place, token: int) -> Landed:
+        try:
+            info = self._fetch(key, fd)
+        except OSError as error:
+            self._files.unlink(part)
+            if isinstance(error, NotFound):
+                raise
+            return self._past_the_cache(key, error)
+        except BaseException:
+            self._files.unlink(part)
+            raise
+        try:
+            return self._admit(fd, part, info, key, place, token)
+        except OSError as error:
+            return self._past_the_cache(key, error)
+
+    def _admit(
+        self,
+        fd: int,
+        part: Path,
+        info: RemoteObject,
+        key: str,
+        place: Place,
+        token: int,
+    ) -> Landed:
+        """Make the file a clean copy if nothing about the key changed (L1, L2); else transit."""
+        name = self._cache.new_name(place, key)
+        final = self._cache.settle(part, fd, name)
+        row = self._row(info, key, name, final)
+        try:
+            with self._spool.lock_now(place) as got:
+                unchanged = got and self._board.token(place.slot) == token
+                if unchanged and self._spool.read(place) is None:
+                    done = self._catalog.admit(
+                        row,
+                        max_bytes=self._options.cache_max_bytes,
+                        max_entries=self._options.cache_max_entries,
+                    )
+                    if done.admitted:
+                        gone = [
+                            *done.evicted,
+                            *([done.replaced] if done.replaced else []),
+                        ]
+                        self._discard(done.evicted, gone)
+                        return Landed(final, info, row)
+        except SpoolError:
+            pass
+        return Landed(self._cache.to_transit(final, place, key), info, None)
+
+    def _discard(self, evicted: list[Row], gone: list[Row]) -> None:
+        self._cache.discard(gone)
+        for row in evicted:
+            self._events.emit(events.Evicted(row.key, row.size, "space"))
+
+    def _row(self, info: RemoteObject, key: str, name: str, final: Path) -> Row:
+        stat = self._files.stat(final)
+        now = self._clock.now()
+        return Row(
+            key=key,
+            file=name,
+            size=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            inode=stat.st_ino,
+            allocated=allocated(stat),
+            etag=info.etag,
+            sha256=info.sha256,
+            content_type=info.content_type,
+            metadata=info.metadata,
+            cache_control=info.cache_control,
+            modified=info.modified,
+            validated=now,
+            used=now,
+            uses=1,
+        )
+
+    def _past_the_cache(self, key: str, error: OSError) -> Landed:
+        """The cache's disk does not work: the caller's bytes go to a folder of our own in temp."""
+        self._events.emit(events.Trouble(key, "cache", f"bypassed: {error}"))
+        with self._lock:
+            if self._bypass is None or not self._bypass.is_dir():
+                self._bypass = Path(tempfile.mkdtemp(prefix="cachestore-"))
+            folder = self._bypass
+        path = folder / f"{secrets.token_hex(8)}{extension_of(key)}"
+        fd = self._files.create(path)
+        try:
+            info = self._fetch(key, fd)
+            self._files.chmod(fd, 0o444)
+        except BaseException:
+            self._files.unlink(path)
+            raise
+        finally:
+            self._files.close(fd)
+        return Landed(path, info, None)
+
+    def close(self) -> None:
+        """Remove what went past the cache."""
+        with self._lock:
+            if self._bypass is not None:
+                shutil.rmtree(self._bypass, ignore_errors=True)
+                self._bypass = None

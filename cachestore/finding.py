@@ -1,0 +1,301 @@
+"""Where the newest version of a key is (L3): ticket, unsent local change, clean copy, remote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from cachestore import events
+from cachestore.core import Core, Timer, info_of_remote, info_of_row, info_of_ticket
+from cachestore.downloader import Downloader, Landed
+from cachestore.errors import NotFound, RemoteError, RemoteUnavailable
+from cachestore.keys import Place
+from cachestore.local.catalog_rows import Row
+from cachestore.local.folder import LocalFile
+from cachestore.local.records import Record
+from cachestore.local.tickets import Ticket
+from cachestore.model import ObjectInfo
+from cachestore.policy.freshness import Freshness, Rules, decide, may_serve_on_error
+from cachestore.policy.newest import local_readable
+
+Kind = Literal["fresh", "stale", "stale-if-error", "pending", "local", "miss"]
+Answer = Literal["same", "changed", "gone"]
+FOREVER = float("inf")
+
+
+@dataclass(slots=True)
+class Found:
+    """A file that holds the newest version. `expires`: wall seconds until which it is fresh.
+
+    `ticket` is set when it is a spool body, which is never handed out as it is.
+    """
+
+    path: Path
+    info: ObjectInfo
+    kind: Kind
+    token: int
+    expires: float = FOREVER
+    ticket: Ticket | None = None
+    seconds: float = 0.0
+
+
+class Finder:
+    """Answers where a key's bytes are, fetching them when they are nowhere here."""
+
+    def __init__(
+        self,
+        core: Core,
+        downloader: Downloader,
+        adopt: Callable[[str, LocalFile], None],
+    ) -> None:
+        self._core = core
+        self._adopt = adopt
+        self._downloader = downloader
+
+    def find(self, key: str, max_age: float | None = None) -> Found:
+        """The newest version of a checked key as a file; raises `NotFound` or why not."""
+        core = self._core
+        place = core.spool.place(key)
+        for _ in range(8):
+            core.check_open()
+            core.board.hand_out(place.slot, core.clock.now())
+            token = core.board.token(place.slot)
+            found = self._look(key, place, token, max_age)
+            if found is not None:
+                return found
+        raise RemoteUnavailable(
+            f"{key!r} changed faster than it could be read; try again"
+        )
+
+    def _look(
+        self, key: str, place: Place, token: int, max_age: float | None
+    ) -> Found | None:
+        core = self._core
+        newest = core.newest(key, place)
+        if isinstance(newest, Ticket):
+            if newest.operation == "delete":
+                self.absent(key, negative=True)
+            body = core.spool.body(newest)
+            return Found(body, info_of_ticket(newest), "pending", token, ticket=newest)
+        if isinstance(newest, Record) and newest.operation == "delete":
+            self.absent(key, negative=True)
+        if core.is_local(key) or newest is not None:
+            return self._local(key, token)
+        return self._clean(key, place, token, max_age)
+
+    def absent(self, key: str, *, negative: bool) -> NoReturn:
+        """Raise `NotFound`; `negative`: known without asking the remote."""
+        self._core.events.emit(events.Absent(key, negative))
+        raise NotFound(f"no such key: {key!r}")
+
+    # -- LOCAL_DIR -----------------------------------------------------------------------------
+
+    def _local(self, key: str, token: int) -> Found | None:
+        """A file of LOCAL_DIR; what the remote gave before stays readable in local mode."""
+        core = self._core
+        record = core.folder.record(key)
+        there = core.folder.locate(key)
+        row = self._row(key)
+        state = None if record is None else record.state
+        stale = row is not None and record is not None and row.etag != record.etag
+        if there is not None and local_readable("local", state, newer_known=stale):
+            if not (there.legacy and row is not None):
+                return self._found_local(there, token)
+        if row is not None:
+            return self._found_row(row, token, "fresh", FOREVER)
+        if record is not None and record.state == "superseded":
+            raise RemoteUnavailable(
+                f"the newest version of {key!r} is in the bucket, which is switched off; what"
+                " LOCAL_DIR holds is older. Switch the remote on to read it"
+            )
+        if there is not None:
+            return self._found_local(there, token)
+        self.absent(key, negative=True)
+
+    def _found_local(self, there: LocalFile, token: int) -> Found:
+        return Found(there.path, self._core.folder.info(there), "local", token)
+
+    # -- clean copies --------------------------------------------------------------------------
+
+    def _row(self, key: str) -> Row | None:
+        """The catalog's row if its file is the one it describes."""
+        core = self._core
+        row = core.catalog.get(key)
+        if row is None or core.cache.matches(row):
+            return row
+        core.catalog.remove(key, row.file)
+        return None
+
+    def _found_row(self, row: Row, token: int, kind: Kind, expires: float) -> Found:
+        return Found(self._core.cache.path(row), info_of_row(row), kind, token, expires)
+
+    def rules(self, row: Row | None) -> Rules:
+        """The freshness rules for one copy."""
+        options = self._core.options
+        ttl = options.ttl if row is None or row.ttl is None else row.ttl
+        return Rules(
+            ttl=None if ttl == -1 else ttl,
+            stale_while_revalidate=options.stale_while_revalidate,
+            stale_if_error=options.stale_if_error,
+        )
+
+    def _expires(self, row: Row, validated: float) -> float:
+        ttl = self.rules(row).ttl
+        return FOREVER if ttl is None else validated + ttl
+
+    def current(self, key: str) -> Row | None:
+        """The clean copy's row if it is fresh, without asking the remote."""
+        row = self._row(key)
+        if decide(row, self._core.clock.now(), self.rules(row)) is Freshness.FRESH:
+            return row
+        return None
+
+    def _clean(
+        self, key: str, place: Place, token: int, max_age: float | None
+    ) -> Found | None:
+        core = self._core
+        row = self._row(key)
+        if row is not None and not self._downloader.trustworthy(row):
+            core.catalog.remove(key, row.file)
+            core.cache.discard([row])
+            return None
+        now = core.clock.now()
+        state = decide(row, now, self.rules(row), max_age=max_age)
+        if row is None or state is Freshness.MISS:
+            return self._miss(key, place, token, None)
+        if state is Freshness.FRESH:
+            expires = self._expires(row, row.validated)
+            return self._found_row(
+                row, token, "fresh", expires if max_age is None else now
+            )
+        if state is Freshness.STALE:
+            self._ask(row, place, token)
+            return self._found_row(row, token, "stale", now)
+        return self._expired(row, place, token)
+
+    def _expired(self, row: Row, place: Place, token: int) -> Found | None:
+        """Ask the remote whether the copy is current, for a bounded time."""
+        core = self._core
+        core.warn_if_in_loop("a revalidation")
+        future = self._ask(row, place, token)
+        try:
+            answer = future.result(core.options.revalidate_deadline)
+        except FutureTimeout:
+            return self._on_error(row, token, None)
+        except RemoteError as error:
+            return self._on_error(row, token, error)
+        if answer == "same":
+            return self._found_row(
+                row, token, "fresh", self._expires(row, core.clock.now())
+            )
+        if answer == "changed":
+            return self._miss(row.key, place, token, row)
+        return self._gone(row.key, token)
+
+    def _on_error(self, row: Row, token: int, error: RemoteError | None) -> Found:
+        now = self._core.clock.now()
+        self._core.events.emit(events.Revalidated(row.key, "failed"))
+        if may_serve_on_error(row, now, self.rules(row)):
+            return self._found_row(row, token, "stale-if-error", now)
+        if error is None:
+            error = RemoteUnavailable(f"the remote did not answer for {row.key!r}")
+        raise error
+
+    def _ask(self, row: Row, place: Place, token: int) -> Future[Answer]:
+        """Revalidate on a background thread, once for all who want it."""
+        name = ("ask", row.key, row.file, token)
+        return self._core.asks.join(name, lambda: self._asked(row, place, token))
+
+    def _asked(self, row: Row, place: Place, token: int) -> Answer:
+        core = self._core
+        if core.remote is None:
+            raise RemoteUnavailable("the remote is switched off")
+        try:
+            body = core.remote.get(
+                row.key,
+                if_none_match=row.etag,
+                timeout=max(5.0, core.options.revalidate_deadline),
+                patience=0.0,
+            )
+        except NotFound:
+            core.events.emit(events.Revalidated(row.key, "gone"))
+            if core.board.token(place.slot) == token:
+                core.catalog.remove(row.key, row.file)
+                core.cache.discard([row])
+            return "gone"
+        if body is not None:
+            with body:
+                pass
+            core.events.emit(events.Revalidated(row.key, "changed"))
+            return "changed"
+        core.events.emit(events.Revalidated(row.key, "same"))
+        if core.board.token(place.slot) == token:
+            core.catalog.validated(row.key, row.file, core.clock.now())
+        return "same"
+
+    # -- the remote ----------------------------------------------------------------------------
+
+    def _miss(
+        self, key: str, place: Place, token: int, old: Row | None
+    ) -> Found | None:
+        core = self._core
+        if core.facts.get(place, "absent", "") is not None and old is None:
+            self.absent(key, negative=True)
+        if core.remote is None:
+            raise RemoteUnavailable(
+                f"{key!r} is not here, and the remote is switched off"
+            )
+        core.warn_if_in_loop("a download")
+        timer = Timer()
+        name = ("get", key, token, None if old is None else old.file)
+        future = core.downloads.join(
+            name, lambda: self._downloader.download(key, place, old)
+        )
+        try:
+            landed = self._landed(key, future)
+        except NotFound:
+            core.facts.put(place, "absent", "", True, core.options.negative_ttl, token)
+            return self._gone(key, token)
+        return self._found_landed(key, landed, token, timer.seconds)
+
+    def _landed(self, key: str, future: Future[Landed]) -> Landed:
+        """Wait as long as bytes arrive; give up after a silence as long as the miss deadline."""
+        deadline = self._core.options.miss_deadline
+        left = deadline
+        while True:
+            try:
+                return future.result(left)
+            except FutureTimeout:
+                left = deadline - self._downloader.silence(key)
+                if left <= 0:
+                    raise RemoteUnavailable(
+                        f"no bytes of {key!r} arrived for {deadline:g} s; try again later"
+                    ) from None
+
+    def _found_landed(
+        self, key: str, landed: Landed, token: int, seconds: float
+    ) -> Found:
+        now = self._core.clock.now()
+        if landed.row is not None:
+            found = self._found_row(
+                landed.row, token, "miss", self._expires(landed.row, now)
+            )
+        else:
+            info = info_of_remote(landed.info, key)
+            found = Found(landed.path, info, "miss", token, now)
+        found.seconds = seconds
+        return found
+
+    def _gone(self, key: str, token: int) -> Found | None:
+        """The bucket has no such object: a legacy file of LOCAL_DIR may be adopted."""
+        core = self._core
+        record = core.folder.record(key)
+        there = core.folder.locate(key)
+        if there is None or record is not None:
+            self.absent(key, negative=False)
+        self._adopt(key, there)
+        return None

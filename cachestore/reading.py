@@ -1,0 +1,272 @@
+"""Reads: paths, bytes, open files, leases, and what is known of a key."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from cachestore import events
+from cachestore.core import Core, info_of_remote, info_of_row, info_of_ticket
+from cachestore.errors import CacheStoreError, NotFound, RemoteUnavailable
+from cachestore.finding import Finder, Found
+from cachestore.keys import check_key
+from cachestore.local.hot import HotEntry
+from cachestore.local.records import Record
+from cachestore.local.tickets import Ticket
+from cachestore.model import ObjectInfo, RemoteObject
+
+_TRIES = 5
+
+
+class Reader:
+    """The reading half of a store."""
+
+    def __init__(self, core: Core, finder: Finder) -> None:
+        self._core = core
+        self._finder = finder
+
+    # -- paths ---------------------------------------------------------------------------------
+
+    def get(self, key: str, max_age: float | None = None) -> Path:
+        """See `CacheStore.get`; the way for all that is not hot."""
+        if max_age is not None and max_age < 0:
+            raise ValueError(f"max_age is {max_age} seconds; it cannot be negative")
+        key = check_key(key)
+        for _ in range(_TRIES):
+            found = self._finder.find(key, max_age)
+            path = found.path if found.ticket is None else self._hand_out(found.ticket)
+            if path is not None and self._remember(key, found, path):
+                self._tell(key, found)
+                return path
+        raise RemoteUnavailable(
+            f"{key!r} changed faster than it could be read; try again"
+        )
+
+    def _hand_out(self, ticket: Ticket) -> Path | None:
+        """A file of the cache with a pending body's bytes: an edit must not reach the only copy."""
+        core = self._core
+        place = core.spool.place(ticket.key)
+        body = core.spool.body(ticket)
+        try:
+            return core.cache.hand_out(
+                body, place, ticket.key, ticket.id, core.options.handout_copy_max
+            )
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            core.trouble("cache", error)
+            return body
+
+    def _remember(self, key: str, found: Found, path: Path) -> bool:
+        """Make a file hot; False when it vanished meanwhile."""
+        try:
+            stat = os.stat(path)
+        except OSError:
+            return False
+        core = self._core
+        now = core.clock.now()
+        if found.expires > now:
+            entry = HotEntry(
+                path,
+                stat,
+                slot=core.spool.place(key).slot,
+                token=found.token,
+                since=now - 60.0,
+                expires=found.expires,
+                kind="fresh" if found.kind == "miss" else found.kind,
+                info=found.info,
+            )
+            core.hot.remember(key, entry)
+        return True
+
+    def _tell(self, key: str, found: Found) -> None:
+        size = found.info.size
+        if found.kind == "miss":
+            self._core.events.emit(events.Miss(key, size, found.seconds))
+        else:
+            self._core.events.emit(events.Hit(key, size, found.kind))
+            self._core.janitor.touched(key)
+
+    # -- descriptors ---------------------------------------------------------------------------
+
+    def open_fd(self, key: str) -> int:
+        """An open descriptor with a shared lock on the newest version's file."""
+        core = self._core
+        key = check_key(key)
+        hot = core.hot.path(key)
+        if hot is not None:
+            with contextlib.suppress(OSError):
+                return self._opened(hot)
+        for _ in range(_TRIES):
+            found = self._finder.find(key)
+            try:
+                fd = self._opened(found.path)
+            except OSError:
+                continue
+            if found.ticket is None:
+                self._remember(key, found, found.path)
+            self._tell(key, found)
+            return fd
+        raise RemoteUnavailable(
+            f"{key!r} changed faster than it could be read; try again"
+        )
+
+    def _opened(self, path: Path) -> int:
+        """The file with a shared lock: unlinkers leave it until it is closed."""
+        fd = self._core.files.open_read(path)
+        self._core.files.try_lock(fd, shared=True)
+        return fd
+
+    def open(self, key: str) -> BinaryIO:
+        """See `CacheStore.open`."""
+        fd = self.open_fd(key)
+        return io.BufferedReader(io.FileIO(fd, "rb", closefd=True))
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """See `CacheStore.read`."""
+        if start < 0 or (end is not None and end < start):
+            raise ValueError(f"start={start}, end={end}: need 0 <= start <= end")
+        fd = self.open_fd(key)
+        try:
+            size = os.fstat(fd).st_size
+            stop = size if end is None else min(end, size)
+            return _read_all(fd, start, stop)
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def lease(self, key: str) -> Iterator[Path]:
+        """See `CacheStore.lease`."""
+        for _ in range(_TRIES):
+            path = self.get(key)
+            try:
+                fd = self._core.files.open_read(path)
+            except OSError:
+                self._core.hot.forget(key)
+                continue
+            try:
+                self._core.files.try_lock(fd, shared=True)
+                if not _same_file(fd, path):
+                    continue
+                yield path
+                return
+            finally:
+                os.close(fd)
+        raise RemoteUnavailable(
+            f"{key!r} changed faster than it could be leased; try again"
+        )
+
+    def download(self, key: str, destination: Path) -> Path:
+        """See `CacheStore.download`."""
+        fd = self.open_fd(key)
+        files = self._core.files
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            temporary = destination.with_name(
+                f".{destination.name[:100]}.{secrets.token_hex(6)}"
+            )
+            try:
+                target = files.create(temporary, 0o644)
+                try:
+                    files.copy(fd, target)
+                finally:
+                    os.close(target)
+                os.replace(temporary, destination)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+        finally:
+            os.close(fd)
+        return destination
+
+    # -- what is known -------------------------------------------------------------------------
+
+    def head(self, key: str) -> ObjectInfo:
+        """See `CacheStore.head`."""
+        core = self._core
+        core.check_open()
+        key = check_key(key)
+        place = core.spool.place(key)
+        token = core.board.token(place.slot)
+        newest = core.newest(key, place)
+        if newest is not None and newest.operation == "delete":
+            self._finder.absent(key, negative=True)
+        if isinstance(newest, Ticket):
+            return info_of_ticket(newest)
+        if isinstance(newest, Record) or core.is_local(key):
+            return self._finder.find(key).info
+        row = self._finder.current(key)
+        if row is not None:
+            return info_of_row(row)
+        return self._head_remote(key, token)
+
+    def _head_remote(self, key: str, token: int) -> ObjectInfo:
+        core = self._core
+        place = core.spool.place(key)
+        known = core.facts.get(place, "head", "")
+        if known is not None:
+            return info_of_remote(RemoteObject(**known), key)
+        if core.facts.get(place, "absent", "") is not None:
+            self._finder.absent(key, negative=True)
+        if core.remote is None:
+            raise RemoteUnavailable(
+                f"{key!r} is not here, and the remote is switched off"
+            )
+        core.warn_if_in_loop("a HEAD request")
+        try:
+            obj = core.remote.head(key, timeout=core.options.miss_deadline)
+        except NotFound:
+            core.facts.put(place, "absent", "", True, core.options.negative_ttl, token)
+            there = core.folder.locate(key)
+            if there is not None and core.folder.record(key) is None:
+                return core.folder.info(there)
+            self._finder.absent(key, negative=False)
+        lasts = 86400.0 if core.options.ttl is None else core.options.ttl
+        core.facts.put(place, "head", "", _plain(obj), lasts, token)
+        return info_of_remote(obj, key)
+
+    def exists(self, key: str) -> bool:
+        """See `CacheStore.exists`."""
+        try:
+            self.head(key)
+        except NotFound:
+            return False
+        return True
+
+
+def _plain(obj: RemoteObject) -> dict[str, object]:
+    return {
+        "key": obj.key,
+        "size": obj.size,
+        "etag": obj.etag,
+        "content_type": obj.content_type,
+        "metadata": dict(obj.metadata),
+        "cache_control": obj.cache_control,
+        "modified": obj.modified,
+        "sha256": obj.sha256,
+    }
+
+
+def _read_all(fd: int, start: int, stop: int) -> bytes:
+    parts: list[bytes] = []
+    while start < stop:
+        chunk = os.pread(fd, min(stop - start, 1 << 24), start)
+        if not chunk:
+            raise CacheStoreError("a file became shorter while it was read")
+        parts.append(chunk)
+        start += len(chunk)
+    return b"".join(parts)
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False

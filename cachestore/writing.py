@@ -1,0 +1,296 @@
+"""Puts and deletes: check, stage, publish under the shard's lock, wake the uploader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from cachestore import events
+from cachestore.clock import Deadline
+from cachestore.core import Core
+from cachestore.errors import (
+    PreconditionFailed,
+    RemoteUnavailable,
+    SpoolError,
+    SpoolFull,
+    TimedOut,
+    Unsupported,
+)
+from cachestore.keys import Place, check_key
+from cachestore.local.folder import LocalFile
+from cachestore.local.media import guess_type
+from cachestore.local.spool import Staged, new_id
+from cachestore.local.spool_batch import publish_deletes
+from cachestore.local.tickets import Ticket
+from cachestore.model import Attributes
+from cachestore.policy.attributes import make_attributes
+from cachestore.receipts import Follower, Receipt
+
+Durability = Literal["spooled", "remote"]
+
+
+class Writer:
+    """The writing half of a store."""
+
+    def __init__(self, core: Core, follower: Follower) -> None:
+        self._core = core
+        self._follower = follower
+
+    # -- put -----------------------------------------------------------------------------------
+
+    def put(
+        self,
+        key: str,
+        source: Any,
+        *,
+        content_type: str | None,
+        metadata: Mapping[str, str] | None,
+        cache_control: str | None,
+        ttl: float | None,
+        durability: Durability,
+        if_match: str | None,
+        if_none_match: str | None,
+    ) -> Receipt:
+        """See `CacheStore.put`."""
+        core = self._core
+        core.check_open()
+        key = check_key(key)
+        attributes = make_attributes(
+            guess_type(key), content_type, metadata, cache_control
+        )
+        if durability not in ("spooled", "remote"):
+            raise ValueError(f"durability is 'spooled' or 'remote', not {durability!r}")
+        if ttl is not None and ttl < 0:
+            raise ValueError(f"ttl is {ttl} seconds; it cannot be negative")
+        conditions = (if_match, if_none_match)
+        if core.is_local(key):
+            if conditions != (None, None):
+                raise Unsupported(
+                    f"conditions need a remote; {key!r} is kept in LOCAL_DIR"
+                )
+            return self._put_local(key, source, attributes)
+        return self._put_remote(key, source, attributes, ttl, durability, conditions)
+
+    def _put_remote(
+        self,
+        key: str,
+        source: Any,
+        attributes: Attributes,
+        ttl: float | None,
+        durability: Durability,
+        conditions: tuple[str | None, str | None],
+    ) -> Receipt:
+        core = self._core
+        if conditions != (None, None):
+            durability = "remote"
+            self._check_conditions(key, conditions)
+        through = self._make_room(key)
+        staged = core.spool.stage(key, source)
+        try:
+            ticket = self._ticket(key, staged, attributes, ttl, conditions)
+        except BaseException:
+            core.spool.drop(staged)
+            raise
+        self._publish(ticket, staged)
+        receipt = Receipt(key, ticket.id, staged.size, staged.sha256, self._follower)
+        if durability == "remote" or through:
+            self._wait_for_remote(receipt, conditions)
+        return receipt
+
+    def _ticket(
+        self,
+        key: str,
+        staged: Staged | None,
+        attributes: Attributes,
+        ttl: float | None = None,
+        conditions: tuple[str | None, str | None] = (None, None),
+    ) -> Ticket:
+        core = self._core
+        place = core.spool.place(key)
+        record = core.folder.record(key)
+        unsent = record is not None and record.state == "unsent"
+        return Ticket(
+            remote_id=core.remote_id,
+            key=key,
+            id=staged.id if staged else new_id(),
+            operation="put" if staged else "delete",
+            time=core.clock.now(),
+            body=staged.name if staged else None,
+            size=staged.size if staged else 0,
+            sha256=staged.sha256 if staged else "",
+            content_type=attributes.content_type,
+            metadata=attributes.metadata,
+            cache_control=attributes.cache_control,
+            base_etag=self._base(key, place),
+            replaces=record.id if record is not None and unsent else None,
+            if_match=conditions[0],
+            if_none_match=conditions[1],
+            ttl=ttl,
+        )
+
+    def _base(self, key: str, place: Place) -> str | None:
+        """The remote's ETag that this change is made on, as far as we know."""
+        try:
+            pending = self._core.spool.read(place)
+        except SpoolError:
+            return None
+        if pending is not None:
+            return pending.base_etag
+        row = self._core.catalog.get(key)
+        return None if row is None else row.etag
+
+    def _publish(self, ticket: Ticket, staged: Staged | None) -> None:
+        core = self._core
+        replaced = core.spool.publish(ticket, staged)
+        core.hot.forget(ticket.key)
+        if replaced is not None:
+            core.events.emit(events.Superseded(ticket.key, replaced.id))
+        core.events.emit(
+            events.Spooled(ticket.key, ticket.size, ticket.operation, ticket.id)
+        )
+        core.uploader.wake(ticket)
+
+    def _wait_for_remote(
+        self, receipt: Receipt, conditions: tuple[str | None, str | None]
+    ) -> None:
+        """Wait for the acknowledgement; an error carries the receipt, which stays pending."""
+        timeout = self._core.options.back_pressure_timeout
+        try:
+            outcome = self._core.uploader.wait(receipt.key, receipt.id, timeout)
+        except PreconditionFailed:
+            raise
+        except TimedOut as error:
+            later = TimedOut(
+                f"{receipt.key!r} is durable here, but the remote did not have it after"
+                f" {timeout:g} s; it stays pending ({error})"
+            )
+            later.receipt = receipt  # type: ignore[attr-defined]  # for whoever catches it
+            raise later from error
+        if outcome == "parked":
+            failed = RemoteUnavailable(
+                f"{receipt.key!r} is durable here, but its upload was parked; see"
+                " `cachestore queue` and `cachestore retry`"
+            )
+            failed.receipt = receipt  # type: ignore[attr-defined]  # for whoever catches it
+            raise failed
+
+    def _check_conditions(
+        self, key: str, conditions: tuple[str | None, str | None]
+    ) -> None:
+        """A caller's condition first waits for a pending operation of its key."""
+        core = self._core
+        if core.remote is None or not core.remote.conditional:
+            raise Unsupported("this remote does not honour if_match and if_none_match")
+        if conditions[1] not in (None, "*"):
+            raise ValueError("if_none_match is '*': store only if there is nothing yet")
+        pending = core.spool.read(core.spool.place(key))
+        if pending is not None:
+            core.uploader.wait(key, pending.id, core.options.back_pressure_timeout)
+
+    def _make_room(self, key: str) -> bool:
+        """Back-pressure; True when this put has to go through to the remote."""
+        core, options = self._core, self._core.options
+        if (
+            not options.spool_max_bytes
+            or core.board.pending()[1] < options.spool_max_bytes
+        ):
+            return False
+        if options.back_pressure == "through":
+            return True
+        limit = f"pending bytes reached their limit of {options.spool_max_bytes}"
+        if options.back_pressure == "raise":
+            raise SpoolFull(f"cannot store {key!r}: {limit}; flush, or raise the limit")
+        deadline = Deadline(core.clock, options.back_pressure_timeout)
+        while core.board.pending()[1] >= options.spool_max_bytes:
+            if deadline.passed():
+                raise SpoolFull(
+                    f"cannot store {key!r}: {limit}, and no room came up within"
+                    f" {options.back_pressure_timeout:g} s; is the uploader running?"
+                )
+            core.uploader.wait_for_change(min(0.2, deadline.left()))
+        return False
+
+    # -- local ---------------------------------------------------------------------------------
+
+    def _put_local(self, key: str, source: Any, attributes: Attributes) -> Receipt:
+        core = self._core
+        staged = core.folder.stage(key, source, attributes, core.remote_id)
+        try:
+            with core.spool.lock(core.spool.place(key)) as folder:
+                void = self._void(key)
+                core.folder.publish(staged, replaces=None if void is None else void.id)
+                self._retire_held(key, void, folder)
+        except BaseException:
+            core.folder.drop(staged)
+            raise
+        self._after_local(key, void, events.Spooled(key, staged.size, "put", staged.id))
+        return Receipt(key, staged.id, staged.size, staged.sha256, self._follower)
+
+    def _void(self, key: str) -> Ticket | None:
+        """The pending ticket that a local change makes void (caller holds the lock)."""
+        return self._core.spool.read(self._core.spool.place(key))
+
+    def _retire_held(self, key: str, void: Ticket | None, folder: int) -> None:
+        core = self._core
+        if void is None or not core.spool.retire_held(void, folder):
+            core.board.change(core.spool.place(key).slot)
+
+    def _after_local(
+        self, key: str, void: Ticket | None, event: events.Spooled
+    ) -> None:
+        core = self._core
+        core.hot.forget(key)
+        if void is not None:
+            core.spool.condemn(void)
+            core.events.emit(events.Superseded(key, void.id))
+        core.events.emit(event)
+
+    # -- delete --------------------------------------------------------------------------------
+
+    def delete(self, key: str) -> None:
+        """See `CacheStore.delete`."""
+        core = self._core
+        core.check_open()
+        key = check_key(key)
+        if core.is_local(key):
+            id_ = new_id()
+            with core.spool.lock(core.spool.place(key)) as folder:
+                void = self._void(key)
+                core.folder.publish_delete(
+                    key, id_, replaces=None if void is None else void.id,
+                    remote_id=core.remote_id,
+                )  # fmt: skip
+                self._retire_held(key, void, folder)
+            self._after_local(key, void, events.Spooled(key, 0, "delete", id_))
+            return
+        self._publish(self._ticket(key, None, Attributes("")), None)
+
+    def delete_all(self, keys: list[str]) -> int:
+        """Hide many keys before returning; each change is durable. Returns how many."""
+        local = [key for key in keys if self._core.is_local(key)]
+        for key in local:
+            self.delete(key)
+        tickets = [
+            self._ticket(key, None, Attributes(""))
+            for key in keys
+            if not self._core.is_local(key)
+        ]
+        for ticket, replaced in publish_deletes(self._core.spool, tickets):
+            self._core.hot.forget(ticket.key)
+            if replaced is not None:
+                self._core.events.emit(events.Superseded(ticket.key, replaced.id))
+            self._core.events.emit(events.Spooled(ticket.key, 0, "delete", ticket.id))
+            self._core.uploader.wake(ticket)
+        return len(keys)
+
+    def adopt(self, key: str, there: LocalFile) -> None:
+        """Take a legacy file of LOCAL_DIR, which the bucket does not know, into the spool."""
+        staged = self._core.spool.stage(key, there.path)
+        attributes = Attributes(self._core.folder.info(there).content_type)
+        try:
+            ticket = replace(self._ticket(key, staged, attributes), base_etag="")
+        except BaseException:
+            self._core.spool.drop(staged)
+            raise
+        self._publish(ticket, staged)
