@@ -111,3 +111,10 @@ class FlushReport:
     left: tuple[PendingItem, ...]
     parked: tuple[PendingItem, ...]
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A common prefix in a listing with a delimiter; `key` ends with it."""
+
+    key: str

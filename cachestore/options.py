@@ -42,6 +42,8 @@ class Options:
     reason: str = "nothing configured"
     degraded: bool = False
     remote: RemoteOptions | None = None
+    mock_dir: Path | None = None
+    mock_private: bool = False
     local_only_prefixes: tuple[str, ...] = ()
 
     ttl: float | None = 24 * 3600.0

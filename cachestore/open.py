@@ -1,0 +1,203 @@
+"""`open_store`: the only place that puts a store together."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cachestore.aio import AsyncCacheStore
+from cachestore.clock import Clock, SystemClock
+from cachestore.core import Core
+from cachestore.downloader import Downloader
+from cachestore.errors import ConfigError, SpoolError
+from cachestore.events import Events, log
+from cachestore.files import Files
+from cachestore.flight import Flights, Pool
+from cachestore.janitor import Janitor
+from cachestore.local.board import Board
+from cachestore.local.cache import CacheFiles
+from cachestore.local.catalog import Catalog
+from cachestore.local.facts import Facts
+from cachestore.local.folder import LocalFolder
+from cachestore.local.hot import HotMap
+from cachestore.local.last_remote import last_remote, remember_remote
+from cachestore.local.pending_index import PendingIndex
+from cachestore.local.spool import Spool
+from cachestore.options import Options
+from cachestore.remote.base import RemoteStore
+from cachestore.remote.breaker import GuardedRemote
+from cachestore.remote.budget import Budget
+from cachestore.remote.directory import DirectoryRemote
+from cachestore.remote.s3 import S3Remote
+from cachestore.stats import Stats
+from cachestore.store import CacheStore
+from cachestore.uploader import Uploader
+
+if TYPE_CHECKING:
+    from cachestore.settings import Settings
+
+
+def open_store(settings: Settings | Options | None = None, **overrides: Any) -> CacheStore:
+    """Open a store from the environment and `.env`, or from `settings`, or keyword overrides.
+
+    No network, and boto3 is not imported. `overrides` are names of settings in any case, for
+    example `cache_dir=...`. Raises `ConfigError`.
+    """
+
+    def build() -> tuple[Core, Downloader]:
+        return assemble(_options(settings, overrides))
+
+    store = CacheStore(build)
+    options = store.options
+    log.info(
+        "cachestore: mode %s (%s); cache %s, spool %s, local %s",
+        options.mode, options.reason, options.cache_dir, options.spool_dir, options.local_dir,
+    )  # fmt: skip
+    if options.degraded:
+        log.warning("cachestore: %s", options.reason)
+    return store
+
+
+async def open_async_store(
+    settings: Settings | Options | None = None, **overrides: Any
+) -> AsyncCacheStore:
+    """`open_store` for asyncio; use `async with await open_async_store() as store:`."""
+    return AsyncCacheStore(open_store(settings, **overrides))
+
+
+def _options(settings: Settings | Options | None, overrides: dict[str, Any]) -> Options:
+    if isinstance(settings, Options):
+        return replace(settings, **overrides)
+    from cachestore.settings import Settings
+
+    if settings is None:
+        return Settings.load(**overrides).options()
+    if overrides:
+        raise ConfigError("give either Settings or keyword overrides, not both")
+    return settings.options()
+
+
+def assemble(
+    options: Options,
+    *,
+    files: Files | None = None,
+    clock: Clock | None = None,
+    events: Events | None = None,
+    remote: RemoteStore | None = None,
+) -> tuple[Core, Downloader]:
+    """Put the parts together. Tests inject a file layer, a clock or a remote of their own."""
+    files, clock, events = files or Files(), clock or SystemClock(), events or Events()
+    options = _resolved(options)
+    remote = remote or _remote(options)
+    _make_folders(files, options)
+    remote_id = _remote_id(options, remote)
+    stats = Stats()
+    events.subscribe(stats.take)
+    board = Board(options.spool_dir, files)
+    spool = Spool(options.spool_dir, remote_id, files, board, options.lock_timeout)
+    root = options.cache_dir / (remote_id or "local")
+    cache = CacheFiles(root, remote_id, files, board, clock, options)
+    catalog = Catalog(root / "catalog", files, clock, _reporter(events))
+    facts = Facts(root / "facts", board, clock)
+    folder = LocalFolder(options.local_dir, files, clock, create=True)
+    guarded = None if remote is None else GuardedRemote(remote, clock, events)
+    budget = Budget(options.in_flight_bytes)
+    hot = HotMap(board, clock.now if clock.__class__ is not SystemClock else _now())
+    uploader = Uploader(
+        guarded, spool=spool, catalog=catalog, cache=cache, folder=folder, files=files,
+        clock=clock, events=events, options=options, budget=budget,
+    )  # fmt: skip
+    janitor = Janitor(
+        spool=spool, catalog=catalog, cache=cache, hot=hot, files=files, clock=clock,
+        events=events, options=options,
+    )  # fmt: skip
+    downloader = Downloader(
+        guarded, spool=spool, catalog=catalog, cache=cache, events=events, clock=clock,
+        options=options, budget=budget,
+    )  # fmt: skip
+    core = Core(
+        options=options, clock=clock, files=files, events=events, stats=stats,
+        remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, facts=facts,
+        folder=folder, remote=guarded, uploader=uploader, janitor=janitor, hot=hot,
+        index=PendingIndex(spool), downloads=Flights(Pool(32, "cachestore-get")),
+        asks=Flights(Pool(8, "cachestore-ask")), workers=Pool(8, "cachestore-warm"),
+    )  # fmt: skip
+    return core, downloader
+
+
+def _now() -> Any:
+    import time
+
+    return time.time
+
+
+def _reporter(events: Events) -> Any:
+    from cachestore.events import Trouble
+
+    return lambda text: events.emit(Trouble("", "cache", text))
+
+
+def _resolved(options: Options) -> Options:
+    """Absolute folders, decided once; mock mode gets private ones that go at exit."""
+    if options.mode == "mock" and options.mock_private:
+        base = Path(tempfile.mkdtemp(prefix="cachestore-mock-"))
+        weakref.finalize(_MOCK_KEEPER, shutil.rmtree, base, ignore_errors=True)
+        options = replace(
+            options,
+            cache_dir=base / "cache",
+            spool_dir=base / "spool",
+            local_dir=base / "output",
+            mock_dir=base / "remote",
+        )
+    return replace(
+        options,
+        cache_dir=Path(os.path.abspath(options.cache_dir)),
+        spool_dir=Path(os.path.abspath(options.spool_dir)),
+        local_dir=Path(os.path.abspath(options.local_dir)),
+    )
+
+
+class _Keeper:
+    """Lives as long as the interpreter; mock folders go with it."""
+
+
+_MOCK_KEEPER = _Keeper()
+
+
+def _remote(options: Options) -> RemoteStore | None:
+    if options.mode == "local":
+        return None
+    if options.mode == "mock":
+        return DirectoryRemote(options.mock_dir or options.cache_dir.parent / "remote")
+    if options.remote is None:
+        raise ConfigError("mode 'remote' needs a remote; set the R2_* variables")
+    return S3Remote(options.remote, workers=options.workers + options.download_parts)
+
+
+def _remote_id(options: Options, remote: RemoteStore | None) -> str:
+    """Local mode belongs to the remote that the settings name, else to the last one used."""
+    if remote is not None:
+        remember_remote(options.spool_dir, remote.remote_id, remote.name)
+        return remote.remote_id
+    if options.remote is not None:
+        return S3Remote(options.remote, workers=1).remote_id
+    return last_remote(options.spool_dir)
+
+
+def _make_folders(files: Files, options: Options) -> None:
+    for folder in (options.cache_dir, options.spool_dir):
+        try:
+            files.make_folder(folder)
+            os.chmod(folder, 0o700)
+            ignore = folder / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+        except OSError as error:
+            if folder == options.spool_dir:
+                raise SpoolError(f"cannot use {folder} as the spool: {error}") from error
+            log.warning("cachestore: cannot use %s as the cache: %s", folder, error)

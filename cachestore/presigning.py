@@ -1,0 +1,149 @@
+"""URLs for clients: presigned reads and uploads, and the confirmation of what was uploaded."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from cachestore.core import Core, info_of_remote
+from cachestore.errors import ConfirmFailed, NotFound, RemoteUnavailable, TimedOut, Unsupported
+from cachestore.finding import Finder
+from cachestore.keys import check_key
+from cachestore.local.media import guess_type
+from cachestore.local.records import Record
+from cachestore.model import ObjectInfo, PresignedUpload
+from cachestore.remote.base import SupportsPresign
+from cachestore.writing import Writer
+
+MAX_EXPIRES = 604_800
+
+
+class Presigner:
+    """The room for URLs."""
+
+    def __init__(self, core: Core, finder: Finder) -> None:
+        self._core = core
+        self._finder = finder
+
+    def url(self, key: str) -> str:
+        """See `CacheStore.url`."""
+        core = self._core
+        public = core.options.remote.public_url if core.options.remote else None
+        if public is None or core.is_local(key):
+            return self.get(key, 3600, reuse=True)
+        key = self._in_the_bucket(key)
+        return f"{public.rstrip('/')}/{quote(key, safe='/')}"
+
+    def get(self, key: str, expires_in: int, *, reuse: bool) -> str:
+        """See `CacheStore.presign_get`."""
+        self._check_expiry(expires_in)
+        signer = self._signer(key)
+        key = self._in_the_bucket(key)
+        if not reuse:
+            return signer.presign_get(key, expires_in)
+        core = self._core
+        place = core.spool.place(key)
+        name = str(expires_in)
+        known = core.facts.get(place, "url", name)
+        if isinstance(known, str):
+            return known
+        token = core.board.token(place.slot)
+        url = signer.presign_get(key, expires_in)
+        core.facts.put(place, "url", name, url, expires_in / 2, token)
+        return url
+
+    def put(
+        self,
+        key: str,
+        *,
+        content_type: str | None,
+        size: int | None,
+        max_size: int | None,
+        sha256: str | None,
+        expires_in: int,
+    ) -> PresignedUpload:
+        """See `CacheStore.presign_put`."""
+        self._core.check_open()
+        self._check_expiry(expires_in)
+        key = check_key(key)
+        limit = self._core.options.upload_max_bytes if max_size is None else max_size
+        if size is not None and not 0 <= size <= limit:
+            raise ValueError(f"size is {size} bytes; at most {limit} may be uploaded")
+        return self._signer(key).presign_put(
+            key,
+            content_type=content_type or guess_type(key),
+            expires_in=expires_in,
+            size=size,
+            sha256=sha256,
+        )
+
+    def confirm(
+        self, key: str, *, size: int | None, sha256: str | None, content_type: str | None,
+        writer: Writer,
+    ) -> ObjectInfo:  # fmt: skip
+        """See `CacheStore.confirm_upload`."""
+        core = self._core
+        core.check_open()
+        key = check_key(key)
+        if core.remote is None:
+            raise Unsupported("direct uploads need a remote; this store is in local mode")
+        place = core.spool.place(key)
+        try:
+            obj = core.remote.head(key, timeout=core.options.miss_deadline)
+        except NotFound:
+            raise ConfirmFailed(f"{key!r} was not uploaded") from None
+        wrong = _difference(
+            ("size", size, obj.size),
+            ("content type", content_type, obj.content_type),
+            ("SHA-256", sha256, obj.sha256 if obj.sha256 or sha256 is None else "unknown"),
+        )
+        if wrong:
+            writer.delete(key)
+            raise ConfirmFailed(f"the upload of {key!r} is not what was announced: {wrong}")
+        core.board.change(place.slot)
+        core.hot.forget(key)
+        return info_of_remote(obj, key)
+
+    # -- helpers -------------------------------------------------------------------------------
+
+    def _check_expiry(self, expires_in: int) -> None:
+        if not 1 <= expires_in <= MAX_EXPIRES:
+            raise ValueError(f"expires_in is {expires_in} seconds; 1 to {MAX_EXPIRES} are allowed")
+
+    def _signer(self, key: str) -> SupportsPresign:
+        core = self._core
+        core.check_open()
+        if core.remote is None or core.is_local(key):
+            raise Unsupported(f"{key!r} is kept in LOCAL_DIR; there is no URL for it")
+        signer = core.remote.presigner
+        if signer is None:
+            raise Unsupported(f"{core.remote.name} cannot presign URLs")
+        return signer
+
+    def _in_the_bucket(self, key: str) -> str:
+        """A URL is given only for what the bucket has; a pending upload is waited for."""
+        core = self._core
+        core.check_open()
+        key = check_key(key)
+        newest = core.newest(key, core.spool.place(key))
+        if newest is None:
+            return key
+        if newest.operation == "delete":
+            self._finder.absent(key, negative=True)
+        if isinstance(newest, Record):
+            raise RemoteUnavailable(f"{key!r} waits in LOCAL_DIR for its upload; flush first")
+        try:
+            core.uploader.wait(key, newest.id, core.options.miss_deadline)
+        except TimedOut as error:
+            raise RemoteUnavailable(
+                f"{key!r} is not in the bucket yet, so there is no URL that works: {error}"
+            ) from error
+        return key
+
+
+def _difference(*rows: tuple[str, object, object]) -> str:
+    """In words: what was announced and what is there, where they differ."""
+    return ", ".join(
+        f"{what} is {found}, {wanted} was announced"
+        for what, wanted, found in rows
+        if wanted is not None and wanted != found
+    )

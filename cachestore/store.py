@@ -1,0 +1,344 @@
+"""`CacheStore`: the public face. Orchestration only; the rules live in the rooms below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from cachestore.core import Core
+from cachestore.downloader import Downloader
+from cachestore.events import Event
+from cachestore.finding import Finder
+from cachestore.following import Follow
+from cachestore.keys import check_key, check_prefix
+from cachestore.listing import Item, Lister
+from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload
+from cachestore.options import Options
+from cachestore.presigning import Presigner
+from cachestore.reading import Reader
+from cachestore.receipts import Receipt
+from cachestore.stats import Counts
+from cachestore.upkeep import FsckReport, Keeper, WarmReport
+from cachestore.writing import Durability, Writer
+
+Build = Callable[[], tuple[Core, Downloader]]
+
+
+class CacheStore:
+    """Files under keys: local disk in front, a bucket behind. Made by `open_store`.
+
+    Safe to share by threads; several stores may use the same folders. Every method may raise
+    `InvalidKey`, `StoreClosed` and `SpoolError`; reads raise `NotFound` (a FileNotFoundError)
+    and `RemoteUnavailable`.
+    """
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self._assemble()
+
+    def _assemble(self) -> None:
+        core, downloader = self._build()
+        follow = Follow(core)
+        self._core = core
+        self._downloader = downloader
+        self._writer = Writer(core, follow)
+        finder = Finder(core, downloader, self._writer.adopt)
+        self._reader = Reader(core, finder)
+        self._lister = Lister(core)
+        self._presigner = Presigner(core, finder)
+        self._keeper = Keeper(core, self._reader)
+        follow.reader, follow.presigner = self._reader, self._presigner
+        self._hot = core.hot.path
+
+    def __repr__(self) -> str:
+        options = self._core.options
+        return f"CacheStore(mode={options.mode!r}, spool={str(options.spool_dir)!r})"
+
+    @property
+    def core(self) -> Core:
+        """The parts, for tools and tests."""
+        return self._core
+
+    @property
+    def options(self) -> Options:
+        """What the store was built from."""
+        return self._core.options
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def put(
+        self,
+        key: str,
+        source: str | PathLike[str] | bytes | BinaryIO | Any,
+        *,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        cache_control: str | None = None,
+        ttl: float | None = None,
+        durability: Durability = "spooled",
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> Receipt:
+        """Store a file. When this returns it is durable on this disk and is what `get` gives.
+
+        `source`: a path, bytes, a binary file or an object with `.file`; a file object is read
+        from its start and left where it was. `content_type` None: by the key's name. `metadata`:
+        names are lower-cased, values any text, 8,192 bytes in all. `ttl`: seconds for which a
+        clean copy is fresh, None for the store's. `durability="remote"`: return when the bucket
+        has it; conditions imply that. `if_match`: an ETag; `if_none_match`: "*".
+
+        Raises `SourceError` (unreadable or changing source), `SpoolFull`, `SpoolBusy`,
+        `PreconditionFailed`, `Unsupported`, `TimedOut`; nothing is stored then, except that
+        after `TimedOut` the file is durable here and its upload stays pending.
+        """
+        return self._writer.put(
+            key,
+            source,
+            content_type=content_type,
+            metadata=metadata,
+            cache_control=cache_control,
+            ttl=ttl,
+            durability=durability,
+            if_match=if_match,
+            if_none_match=if_none_match,
+        )
+
+    def delete(self, key: str) -> None:
+        """Delete a key: gone here at once and durably, in the bucket soon. Missing is no error."""
+        self._writer.delete(key)
+
+    def delete_prefix(self, prefix: str, *, everything: bool = False) -> int:
+        """Delete all keys that start with `prefix`; returns how many were hidden.
+
+        All are gone, durably, when this returns. If listing fails nothing is deleted. An empty
+        prefix needs `everything=True`.
+        """
+        prefix = check_prefix(prefix)
+        if not prefix and not everything:
+            raise ValueError("an empty prefix deletes all; say everything=True if you mean it")
+        keys = [item.key for item in self._lister.list(prefix)]
+        return self._writer.delete_all(keys)
+
+    def copy(self, source: str, target: str) -> Receipt:
+        """Store the bytes and attributes of one key under another."""
+        info = self._reader.head(source)
+        with self._reader.open(source) as file:
+            return self.put(
+                target,
+                file,
+                content_type=info.content_type,
+                metadata=info.metadata,
+                cache_control=info.cache_control,
+            )
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def get(self, key: str, *, max_age: float | None = None) -> Path:
+        """The newest version as a file for reading, from here if it may be, else fetched.
+
+        The path stays readable for the hand-out grace (60 s); use `lease` or `open` for longer.
+        `max_age`: at most so many seconds since the copy was last known to be current.
+        Raises `NotFound`, `RemoteUnavailable`.
+        """
+        if max_age is None:
+            path = self._hot(key)
+            if path is not None:
+                return path
+        return self._reader.get(key, max_age)
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes from `start` to `end` (exclusive; None: to the end)."""
+        return self._reader.read(key, start, end)
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable binary file; it stays readable until it is closed."""
+        return self._reader.open(key)
+
+    def lease(self, key: str) -> AbstractContextManager[Path]:
+        """`with store.lease(key) as path:` the file stays in place inside the block."""
+        return self._reader.lease(key)
+
+    def download(self, key: str, destination: str | PathLike[str]) -> Path:
+        """Write a file of the caller's own; folders are made, an older file is replaced whole."""
+        return self._reader.download(key, Path(destination))
+
+    def head(self, key: str) -> ObjectInfo:
+        """What is known of a key: pending first, then a fresh copy, then the remote."""
+        return self._reader.head(key)
+
+    def exists(self, key: str) -> bool:
+        """Whether the key exists. Raises `RemoteUnavailable` when that cannot be known."""
+        return self._reader.exists(key)
+
+    def list(self, prefix: str = "", delimiter: str | None = None) -> Iterator[Item]:
+        """All keys that start with `prefix`, in the order of their UTF-8 bytes.
+
+        What was put is there at once, what was deleted is gone. With a `delimiter`, keys that go
+        on behind it are given once as a `Prefix`. Content type and metadata of objects that
+        are not here are not known. Raises `RemoteUnavailable` rather than give a part.
+        """
+        return self._lister.list(prefix, delimiter)
+
+    # -- URLs ----------------------------------------------------------------------------------
+
+    def url(self, key: str) -> str:
+        """A URL for the key: below `R2_PUBLIC_URL` if that is set, else presigned for an hour."""
+        return self._presigner.url(key)
+
+    def presign_get(self, key: str, expires_in: int = 3600, *, reuse: bool = True) -> str:
+        """A URL that reads the key for at most `expires_in` seconds, at least half of that.
+
+        `reuse`: give the same URL again for half its time, so that clients can cache. Waits for
+        a pending upload. Raises `NotFound` (deleted here), `RemoteUnavailable`, `Unsupported`.
+        """
+        return self._presigner.get(key, expires_in, reuse=reuse)
+
+    def presign_put(
+        self,
+        key: str,
+        content_type: str | None = None,
+        size: int | None = None,
+        max_size: int | None = None,
+        sha256: str | None = None,
+        expires_in: int = 3600,
+    ) -> PresignedUpload:
+        """How a client uploads directly; call `confirm_upload` afterwards."""
+        return self._presigner.put(
+            key,
+            content_type=content_type,
+            size=size,
+            max_size=max_size,
+            sha256=sha256,
+            expires_in=expires_in,
+        )
+
+    def confirm_upload(
+        self,
+        key: str,
+        size: int | None = None,
+        sha256: str | None = None,
+        content_type: str | None = None,
+    ) -> ObjectInfo:
+        """Check a direct upload against what was announced.
+
+        Raises `ConfirmFailed` (not a FileNotFoundError); the key does not exist afterwards.
+        """
+        return self._presigner.confirm(
+            key, size=size, sha256=sha256, content_type=content_type, writer=self._writer
+        )
+
+    # -- pending work --------------------------------------------------------------------------
+
+    def pending(self) -> list[PendingItem]:
+        """Every operation that a remote does not have yet, with tries, last error and age."""
+        self._core.check_open()
+        return self._core.uploader.pending()
+
+    def retry(self, key: str | None = None) -> int:
+        """Try parked and waiting operations (of one key, or all) now; returns how many."""
+        self._core.check_open()
+        return self._core.uploader.retry(None if key is None else check_key(key))
+
+    def flush(self, timeout: float | None = None) -> FlushReport:
+        """Upload what is due now and wait for it, at most `timeout` seconds.
+
+        Parked and foreign operations are not waited for; the report names what is left and why.
+        """
+        self._core.check_open()
+        self._core.warn_if_in_loop("flush")
+        return self._core.uploader.flush(timeout)
+
+    def start(self) -> None:
+        """Start uploading what earlier runs left, without waiting for the first put."""
+        self._core.check_open()
+        self._core.uploader.start()
+
+    # -- upkeep --------------------------------------------------------------------------------
+
+    def subscribe(self, hook: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `hook(event)` for everything that happens; returns a function that ends it."""
+        return self._core.events.subscribe(hook)
+
+    def stats(self) -> Counts:
+        """Sums since the store was opened."""
+        self._core.janitor.flush_hits()
+        return self._core.stats.snapshot()
+
+    def health(self) -> dict[str, Any]:
+        """State for people and probes: mode, reason, folders, remote, queue, cache, alerts."""
+        self._core.check_open()
+        return self._keeper.health()
+
+    def clean(self) -> dict[str, int]:
+        """Do now what the janitor does hourly; returns what was removed."""
+        return self._keeper.clean()
+
+    def fsck(self, repair: bool = False) -> FsckReport:
+        """Compare spool, catalog and files; safe beside live processes.
+
+        `repair` forgets copies that are not what they should be, and removes what has been in
+        quarantine for more than a week.
+        """
+        return self._keeper.fsck(repair)
+
+    def warm(
+        self, keys: Iterable[str], progress: Callable[[str], None] | None = None
+    ) -> WarmReport:
+        """Fetch keys, several at once; `progress(key)` is called after each."""
+        return self._keeper.warm(keys, progress)
+
+    def pin(self, key: str) -> None:
+        """Never evict this key's copy."""
+        self._keeper.pin(key)
+
+    def unpin(self, key: str) -> None:
+        """Take a pin back."""
+        self._keeper.unpin(key)
+
+    def invalidate(self, key: str) -> None:
+        """Forget the clean copy and what is known of it; never pending work."""
+        self._keeper.invalidate(key)
+
+    def reload(self) -> None:
+        """Read the settings and live flags again; pending work and files stay."""
+        self._core.check_open()
+        old, old_downloader = self._core, self._downloader
+        self._assemble()
+        _shut(old, old_downloader, drain=0.0)
+
+    def close(self, drain: float = 5.0) -> None:
+        """Wait up to `drain` seconds for due uploads, then stop; what is left stays on disk."""
+        if not self._core.closed:
+            _shut(self._core, self._downloader, drain=drain)
+
+    def __enter__(self) -> CacheStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _shut(core: Core, downloader: Downloader, *, drain: float) -> None:
+    if drain > 0 and core.remote is not None and core.uploader.started:
+        core.uploader.flush(drain)
+    core.closed = True
+    core.hot.clear()
+    core.janitor.close()
+    core.uploader.stop(2.0)
+    core.downloads.close()
+    core.asks.close()
+    core.workers.close()
+    downloader.close()
+    core.catalog.close()
+    core.facts.close()
+    if core.remote is not None:
+        core.remote.close()
