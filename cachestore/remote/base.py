@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from cachestore.model import Attributes, ListPage, PresignedUpload, RemoteObject
+from cachestore.policy.wire import SHA256_NAME
 
-SHA256_NAME = "cachestore-sha256"
-"""The metadata entry that carries our digest (hex); hidden from callers."""
+__all__ = [
+    "MAX_PARTS",
+    "MAX_SINGLE_PUT",
+    "MIN_PART",
+    "SHA256_NAME",
+    "RemoteBody",
+    "RemoteStore",
+    "SupportsMultipart",
+    "SupportsPresign",
+]
+
+MAX_SINGLE_PUT = (5 << 30) - (5 << 20)
+"""Bytes that one `put`, or one part, may have on R2; more needs `SupportsMultipart`."""
+
+MIN_PART = 5 << 20
+MAX_PARTS = 10_000
 
 
 class RemoteBody(Protocol):
     """An answer to `get`: the object, and its bytes as they arrive.
 
-    `info.size` is the whole object's size, `length` the number of bytes of this answer.
+    `info.size` is the whole object's size, `length` the number of bytes of this answer. Both are
+    -1 where the remote does not say (R2 unpacks foreign gzip objects while it sends them).
     Iterating raises `RemoteUnavailable` when the connection breaks and `Corrupt` when it ends
     early; it never ends quietly with fewer than `length` bytes.
     """
@@ -33,8 +49,10 @@ class RemoteStore(Protocol):
 
     Every method raises `NotFound`, `Throttled`, `RemoteUnavailable`, `RemoteRefused`,
     `Rejected` or `PreconditionFailed`, and nothing of the remote's own library. No method
-    retries. `timeout` is in seconds, for connecting and for each silence of the server; None
-    means the client's own. Safe to share by threads; a forked child makes its own client.
+    retries. `timeout` is in seconds, for connecting and for each silence of the server (it may
+    be rounded up a little); None means the client's own. Keys are compared in NFC. Metadata
+    names come back in lower case, our own entries not at all. Safe to share by threads; a forked
+    child makes its own client.
     """
 
     @property
@@ -69,7 +87,8 @@ class RemoteStore(Protocol):
         """The bytes from `start` to `end` (exclusive; None: the rest).
 
         None is returned when `if_none_match` is the current ETag (304). `PreconditionFailed`
-        when `if_match` is not. `RangeNotSatisfiable` when `start` is not inside the object; an
+        when `if_match` is not; that, or `NotFound`, when nothing is there. `ValueError` for an
+        `end` that is not behind `start`. `RangeNotSatisfiable` when `start` is not inside the object; an
         empty object answers start=0, end=None with no bytes.
         """
         ...
@@ -88,7 +107,9 @@ class RemoteStore(Protocol):
         """Store `size` bytes read from `body`'s position; the body is never closed.
 
         `sha256` (hex) is stored beside it, and checked by the remote where it can. Conditions
-        raise `Unsupported` where `conditional` is False. `if_none_match` is "*".
+        raise `Unsupported` where `conditional` is False. `if_none_match` is "*". An error that
+        reading `body` raises comes out as it is, and nothing is stored then. `body` may be read
+        more than once (it needs `seek` and `tell`), from the position that it has.
         """
         ...
 
@@ -97,7 +118,11 @@ class RemoteStore(Protocol):
         ...
 
     def delete_many(self, keys: Iterable[str]) -> dict[str, Exception]:
-        """Remove at most 1,000 objects in one request; the ones that failed, with why."""
+        """Remove at most 1,000 objects in one request; the ones that failed, with why.
+
+        The answer has the keys as they were given. An error that concerns the whole request (not
+        reachable, refused) is raised instead.
+        """
         ...
 
     def list(
@@ -105,7 +130,8 @@ class RemoteStore(Protocol):
     ) -> Iterator[ListPage]:
         """Pages in the order of the keys' UTF-8 bytes, starting behind `after`.
 
-        Objects carry key, size, etag and modified; the other fields are not known here.
+        Objects carry key, size, etag and modified; the other fields are not known here. A common
+        prefix is named when a key behind `after` lies in it. Errors are raised by the iteration.
         """
         ...
 
@@ -130,12 +156,16 @@ class SupportsMultipart(Protocol):
         self,
         key: str,
         upload_id: str,
-        parts: list[str],
+        parts: Sequence[str],
         *,
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> RemoteObject:
-        """Make the parts (their ETags in order) one object. `UploadLost` if it is gone."""
+        """Make the parts (their ETags in order) one object. `UploadLost` if it is gone.
+
+        The answer has key and ETag; size and attributes are what the sender knows. A condition
+        that does not hold may destroy the upload.
+        """
         ...
 
     def abort_upload(self, key: str, upload_id: str) -> None:
@@ -147,8 +177,15 @@ class SupportsMultipart(Protocol):
 class SupportsPresign(Protocol):
     """URLs that work without credentials for a while; made without the network."""
 
-    def presign_get(self, key: str, expires_in: int) -> str: ...
+    def presign_get(self, key: str, expires_in: int) -> str:
+        """A URL that reads `key` for `expires_in` seconds (1 to 604,800, else `ValueError`)."""
+        ...
 
     def presign_put(
         self, key: str, *, content_type: str, expires_in: int, size: int | None, sha256: str | None
-    ) -> PresignedUpload: ...
+    ) -> PresignedUpload:
+        """A URL that stores exactly one body under `key`; the headers are part of the signature.
+
+        `size` (bytes) and `sha256` (hex) bind the body where they are given.
+        """
+        ...
