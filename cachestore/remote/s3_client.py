@@ -69,10 +69,10 @@ class Clients:
 
     def _make(self, process: _Process, timeout: float | None) -> Any:
         """A client that depends on nothing in the environment but proxies and CA bundles."""
-        import boto3  # type: ignore[import-untyped]  # it has no type information
-        from botocore.config import Config  # type: ignore[import-untyped]  # as above
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # as above
-        from botocore.session import Session  # type: ignore[import-untyped]  # as above
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
 
         options = self._options
         config = Config(

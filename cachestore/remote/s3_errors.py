@@ -19,7 +19,7 @@ class NotModified(Exception):
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Run one request; `what` names it in errors, for example "put 'a/b'"."""
-    from botocore import exceptions as boto  # type: ignore[import-untyped]  # has no types
+    from botocore import exceptions as boto
 
     try:
         yield
