@@ -83,11 +83,7 @@ class Core:
         record = self.folder.record(key)
         if record is not None and record.remote_id not in ("", self.remote_id):
             record = None
-        facts = (
-            None
-            if record is None
-            else RecordFacts(record.id, record.state, record.replaces)
-        )
+        facts = None if record is None else RecordFacts(record.id, record.state, record.replaces)
         which = newest(
             None if ticket is None else ticket.id,
             None if ticket is None else ticket.replaces,
@@ -134,9 +130,7 @@ def info_of_row(row: Row) -> ObjectInfo:
     )  # fmt: skip
 
 
-def info_of_remote(
-    obj: RemoteObject, key: str, storage: Storage = "remote"
-) -> ObjectInfo:
+def info_of_remote(obj: RemoteObject, key: str, storage: Storage = "remote") -> ObjectInfo:
     """What the remote said, as callers see it."""
     return ObjectInfo(
         key, obj.size, obj.etag, obj.content_type, dict(obj.metadata),

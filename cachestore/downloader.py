@@ -81,9 +81,7 @@ class Downloader:
         except OSError:
             return False
         try:
-            verify_digest(
-                fd, RemoteObject(row.key, row.size, row.etag, sha256=row.sha256)
-            )
+            verify_digest(fd, RemoteObject(row.key, row.size, row.etag, sha256=row.sha256))
         except Corrupt as error:
             self._events.emit(events.Trouble(row.key, "cache", str(error)))
             return False

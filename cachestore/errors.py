@@ -66,9 +66,7 @@ class RemoteError(CacheStoreError):
     Attributes: `status` (HTTP status or None), `code` (the remote's error code or None).
     """
 
-    def __init__(
-        self, message: str, *, status: int | None = None, code: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code

@@ -67,13 +67,9 @@ class Finder:
             found = self._look(key, place, token, max_age)
             if found is not None:
                 return found
-        raise RemoteUnavailable(
-            f"{key!r} changed faster than it could be read; try again"
-        )
+        raise RemoteUnavailable(f"{key!r} changed faster than it could be read; try again")
 
-    def _look(
-        self, key: str, place: Place, token: int, max_age: float | None
-    ) -> Found | None:
+    def _look(self, key: str, place: Place, token: int, max_age: float | None) -> Found | None:
         core = self._core
         newest = core.newest(key, place)
         if isinstance(newest, Ticket):
@@ -154,9 +150,7 @@ class Finder:
             return row
         return None
 
-    def _clean(
-        self, key: str, place: Place, token: int, max_age: float | None
-    ) -> Found | None:
+    def _clean(self, key: str, place: Place, token: int, max_age: float | None) -> Found | None:
         core = self._core
         row = self._row(key)
         if row is not None and not self._downloader.trustworthy(row):
@@ -169,9 +163,7 @@ class Finder:
             return self._miss(key, place, token, None)
         if state is Freshness.FRESH:
             expires = self._expires(row, row.validated)
-            return self._found_row(
-                row, token, "fresh", expires if max_age is None else now
-            )
+            return self._found_row(row, token, "fresh", expires if max_age is None else now)
         if state is Freshness.STALE:
             self._ask(row, place, token)
             return self._found_row(row, token, "stale", now)
@@ -189,9 +181,7 @@ class Finder:
         except RemoteError as error:
             return self._on_error(row, token, error)
         if answer == "same":
-            return self._found_row(
-                row, token, "fresh", self._expires(row, core.clock.now())
-            )
+            return self._found_row(row, token, "fresh", self._expires(row, core.clock.now()))
         if answer == "changed":
             return self._miss(row.key, place, token, row)
         return self._gone(row.key, token)
@@ -239,22 +229,16 @@ class Finder:
 
     # -- the remote ----------------------------------------------------------------------------
 
-    def _miss(
-        self, key: str, place: Place, token: int, old: Row | None
-    ) -> Found | None:
+    def _miss(self, key: str, place: Place, token: int, old: Row | None) -> Found | None:
         core = self._core
         if core.facts.get(place, "absent", "") is not None and old is None:
             self.absent(key, negative=True)
         if core.remote is None:
-            raise RemoteUnavailable(
-                f"{key!r} is not here, and the remote is switched off"
-            )
+            raise RemoteUnavailable(f"{key!r} is not here, and the remote is switched off")
         core.warn_if_in_loop("a download")
         timer = Timer()
         name = ("get", key, token, None if old is None else old.file)
-        future = core.downloads.join(
-            name, lambda: self._downloader.download(key, place, old)
-        )
+        future = core.downloads.join(name, lambda: self._downloader.download(key, place, old))
         try:
             landed = self._landed(key, future)
         except NotFound:
@@ -276,14 +260,10 @@ class Finder:
                         f"no bytes of {key!r} arrived for {deadline:g} s; try again later"
                     ) from None
 
-    def _found_landed(
-        self, key: str, landed: Landed, token: int, seconds: float
-    ) -> Found:
+    def _found_landed(self, key: str, landed: Landed, token: int, seconds: float) -> Found:
         now = self._core.clock.now()
         if landed.row is not None:
-            found = self._found_row(
-                landed.row, token, "miss", self._expires(landed.row, now)
-            )
+            found = self._found_row(landed.row, token, "miss", self._expires(landed.row, now))
         else:
             info = info_of_remote(landed.info, key)
             found = Found(landed.path, info, "miss", token, now)

@@ -48,9 +48,7 @@ class Pool:
                 self._ready.notify()
             elif self._threads < self._size:
                 self._threads += 1
-                threading.Thread(
-                    target=self._serve, name=self._name, daemon=True
-                ).start()
+                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
         return future
 
     def _serve(self) -> None:
@@ -87,9 +85,7 @@ class Pool:
             self._ready.notify_all()
         for future, _ in left:
             if future.set_running_or_notify_cancel():
-                future.set_exception(
-                    StoreClosed("the store was closed; open a new one")
-                )
+                future.set_exception(StoreClosed("the store was closed; open a new one"))
 
 
 class Flights:

@@ -103,12 +103,6 @@ def extension_of(key: str) -> str:
     """The key's extension with its dot, if safe in a file name and at most 16 bytes, else ''."""
     name = key.rsplit("/", 1)[-1]
     stem, dot, ext = name.rpartition(".")
-    if (
-        not dot
-        or not stem
-        or not ext
-        or len(ext) > _MAX_EXTENSION
-        or not set(ext) <= _SAFE
-    ):
+    if not dot or not stem or not ext or len(ext) > _MAX_EXTENSION or not set(ext) <= _SAFE:
         return ""
     return "." + ext

@@ -80,9 +80,7 @@ class PresignedUpload:
     expires_at: datetime
 
 
-PendingState = Literal[
-    "waiting", "uploading", "retrying", "parked", "foreign", "unreadable"
-]
+PendingState = Literal["waiting", "uploading", "retrying", "parked", "foreign", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,19 +89,11 @@ class Options:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if (
-                isinstance(value, (int, float))
-                and not isinstance(value, bool)
-                and value < 0
-            ):
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
                 raise ConfigError(f"{name} is {value}; it cannot be negative")
         if not 0 <= self.cache_min_free < 1:
-            raise ConfigError(
-                "cache_min_free is a share of the disk, at least 0 and below 1"
-            )
+            raise ConfigError("cache_min_free is a share of the disk, at least 0 and below 1")
         if self.workers < 1:
             raise ConfigError("workers must be at least 1")
         if self.part_size < 5 * MIB:
-            raise ConfigError(
-                "part_size must be at least 5 MiB, the smallest part S3 takes"
-            )
+            raise ConfigError("part_size must be at least 5 MiB, the smallest part S3 takes")

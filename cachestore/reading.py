@@ -44,9 +44,7 @@ class Reader:
             if path is not None and self._remember(key, found, path):
                 self._tell(key, found)
                 return path
-        raise RemoteUnavailable(
-            f"{key!r} changed faster than it could be read; try again"
-        )
+        raise RemoteUnavailable(f"{key!r} changed faster than it could be read; try again")
 
     def _hand_out(self, ticket: Ticket) -> Path | None:
         """A file of the cache with a pending body's bytes: an edit must not reach the only copy."""
@@ -113,9 +111,7 @@ class Reader:
                 self._remember(key, found, found.path)
             self._tell(key, found)
             return fd
-        raise RemoteUnavailable(
-            f"{key!r} changed faster than it could be read; try again"
-        )
+        raise RemoteUnavailable(f"{key!r} changed faster than it could be read; try again")
 
     def _opened(self, path: Path) -> int:
         """The file with a shared lock: unlinkers leave it until it is closed."""
@@ -158,9 +154,7 @@ class Reader:
                 return
             finally:
                 os.close(fd)
-        raise RemoteUnavailable(
-            f"{key!r} changed faster than it could be leased; try again"
-        )
+        raise RemoteUnavailable(f"{key!r} changed faster than it could be leased; try again")
 
     def download(self, key: str, destination: Path) -> Path:
         """See `CacheStore.download`."""
@@ -168,9 +162,7 @@ class Reader:
         files = self._core.files
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            temporary = destination.with_name(
-                f".{destination.name[:100]}.{secrets.token_hex(6)}"
-            )
+            temporary = destination.with_name(f".{destination.name[:100]}.{secrets.token_hex(6)}")
             try:
                 target = files.create(temporary, 0o644)
                 try:
@@ -216,9 +208,7 @@ class Reader:
         if core.facts.get(place, "absent", "") is not None:
             self._finder.absent(key, negative=True)
         if core.remote is None:
-            raise RemoteUnavailable(
-                f"{key!r} is not here, and the remote is switched off"
-            )
+            raise RemoteUnavailable(f"{key!r} is not here, and the remote is switched off")
         core.warn_if_in_loop("a HEAD request")
         try:
             obj = core.remote.head(key, timeout=core.options.miss_deadline)

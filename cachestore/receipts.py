@@ -24,9 +24,7 @@ class Receipt:
 
     __slots__ = ("_follower", "id", "key", "sha256", "size")
 
-    def __init__(
-        self, key: str, id: str, size: int, sha256: str, follower: Follower
-    ) -> None:
+    def __init__(self, key: str, id: str, size: int, sha256: str, follower: Follower) -> None:
         self.key = key
         self.id = id
         self.size = size

@@ -196,9 +196,7 @@ class Keeper:
         core = self._core
         for item in scan_shard(core.spool, shard):
             if isinstance(item, Unreadable):
-                report.findings.append(
-                    Finding("unreadable ticket", str(item.path), item.reason)
-                )
+                report.findings.append(Finding("unreadable ticket", str(item.path), item.reason))
                 continue
             report.tickets += 1
             if item.remote_id != core.remote_id:

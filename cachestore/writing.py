@@ -56,9 +56,7 @@ class Writer:
         core = self._core
         core.check_open()
         key = check_key(key)
-        attributes = make_attributes(
-            guess_type(key), content_type, metadata, cache_control
-        )
+        attributes = make_attributes(guess_type(key), content_type, metadata, cache_control)
         if durability not in ("spooled", "remote"):
             raise ValueError(f"durability is 'spooled' or 'remote', not {durability!r}")
         if ttl is not None and ttl < 0:
@@ -66,9 +64,7 @@ class Writer:
         conditions = (if_match, if_none_match)
         if core.is_local(key):
             if conditions != (None, None):
-                raise Unsupported(
-                    f"conditions need a remote; {key!r} is kept in LOCAL_DIR"
-                )
+                raise Unsupported(f"conditions need a remote; {key!r} is kept in LOCAL_DIR")
             return self._put_local(key, source, attributes)
         return self._put_remote(key, source, attributes, ttl, durability, conditions)
 
@@ -146,14 +142,10 @@ class Writer:
         core.hot.forget(ticket.key)
         if replaced is not None:
             core.events.emit(events.Superseded(ticket.key, replaced.id))
-        core.events.emit(
-            events.Spooled(ticket.key, ticket.size, ticket.operation, ticket.id)
-        )
+        core.events.emit(events.Spooled(ticket.key, ticket.size, ticket.operation, ticket.id))
         core.uploader.wake(ticket)
 
-    def _wait_for_remote(
-        self, receipt: Receipt, conditions: tuple[str | None, str | None]
-    ) -> None:
+    def _wait_for_remote(self, receipt: Receipt, conditions: tuple[str | None, str | None]) -> None:
         """Wait for the acknowledgement; an error carries the receipt, which stays pending."""
         timeout = self._core.options.back_pressure_timeout
         try:
@@ -175,9 +167,7 @@ class Writer:
             failed.receipt = receipt  # type: ignore[attr-defined]  # for whoever catches it
             raise failed
 
-    def _check_conditions(
-        self, key: str, conditions: tuple[str | None, str | None]
-    ) -> None:
+    def _check_conditions(self, key: str, conditions: tuple[str | None, str | None]) -> None:
         """A caller's condition first waits for a pending operation of its key."""
         core = self._core
         if core.remote is None or not core.remote.conditional:
@@ -191,10 +181,7 @@ class Writer:
     def _make_room(self, key: str) -> bool:
         """Back-pressure; True when this put has to go through to the remote."""
         core, options = self._core, self._core.options
-        if (
-            not options.spool_max_bytes
-            or core.board.pending()[1] < options.spool_max_bytes
-        ):
+        if not options.spool_max_bytes or core.board.pending()[1] < options.spool_max_bytes:
             return False
         if options.back_pressure == "through":
             return True
@@ -236,9 +223,7 @@ class Writer:
         if void is None or not core.spool.retire_held(void, folder):
             core.board.change(core.spool.place(key).slot)
 
-    def _after_local(
-        self, key: str, void: Ticket | None, event: events.Spooled
-    ) -> None:
+    def _after_local(self, key: str, void: Ticket | None, event: events.Spooled) -> None:
         core = self._core
         core.hot.forget(key)
         if void is not None:
@@ -272,9 +257,7 @@ class Writer:
         for key in local:
             self.delete(key)
         tickets = [
-            self._ticket(key, None, Attributes(""))
-            for key in keys
-            if not self._core.is_local(key)
+            self._ticket(key, None, Attributes("")) for key in keys if not self._core.is_local(key)
         ]
         for ticket, replaced in publish_deletes(self._core.spool, tickets):
             self._core.hot.forget(ticket.key)

@@ -61,8 +61,6 @@ def test_fifty_kills_lose_nothing(moto_server: Any, tmp_path: Path) -> None:
         remote = store.core.remote
         assert remote is not None
         for key, version in newest.items():
-            wanted = {
-                hashlib.sha256(content(key, v)).hexdigest() for v in (version, version + 17)
-            }
+            wanted = {hashlib.sha256(content(key, v)).hexdigest() for v in (version, version + 17)}
             assert remote.head(key).sha256 in wanted, key
     print(f"{KILLS} kills, {acknowledged} acknowledged puts, none lost")

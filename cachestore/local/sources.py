@@ -78,6 +78,8 @@ def _copy_path(sink: _Sink, path: Path) -> None:
         with os.fdopen(fd, "rb", buffering=0, closefd=False) as raw:
             while count := _read_into(raw, buffer, path):
                 sink.take(buffer[:count])
+                if sink.size > before.st_size:
+                    break  # it grows; it may do so for ever
         _check_unchanged(path, before, os.fstat(fd), sink.size)
     finally:
         os.close(fd)

@@ -110,9 +110,7 @@ class Spool(SpoolReader):
             if staged is not None:
                 self.drop(staged)
             if isinstance(error, OSError) and not isinstance(error, SpoolError):
-                raise spool_error(
-                    f"cannot make {ticket.key!r} durable", error
-                ) from error
+                raise spool_error(f"cannot make {ticket.key!r} durable", error) from error
             raise
         if staged is not None:
             self.files.close(staged.fd)
@@ -158,9 +156,7 @@ class Spool(SpoolReader):
                 if present != draft.present:
                     draft.present = present
                     self.files.unlink(draft.temporary)
-                    self._write(
-                        draft.temporary, replace(draft.ticket, prev=present), None
-                    )
+                    self._write(draft.temporary, replace(draft.ticket, prev=present), None)
                 self._set_aside_unreadable(draft.place, draft.ticket.id)
                 self.files.rename(draft.temporary, self.ticket_path(draft.place))
                 renamed.append(draft)

@@ -11,9 +11,7 @@ from cachestore.local.spool_reader import spool_error
 from cachestore.local.tickets import Ticket
 
 
-def publish_deletes(
-    spool: Spool, tickets: Iterable[Ticket]
-) -> list[tuple[Ticket, Ticket | None]]:
+def publish_deletes(spool: Spool, tickets: Iterable[Ticket]) -> list[tuple[Ticket, Ticket | None]]:
     """Make delete tickets durable and visible; each with the pending ticket it replaced.
 
     Raises `SpoolError`, `SpoolFull` or `SpoolBusy`; shards done before stay done.

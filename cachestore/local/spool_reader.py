@@ -63,9 +63,7 @@ class SpoolReader:
         def refused() -> SpoolBusy:
             pid = lock_holder(folder)
             who = f"process {pid}" if pid else "another process"
-            return SpoolBusy(
-                f"{who} has held the lock on {folder} for {self._lock_timeout:g} s"
-            )
+            return SpoolBusy(f"{who} has held the lock on {folder} for {self._lock_timeout:g} s")
 
         with locked_folder(self.files, folder, self._lock_timeout, refused) as fd:
             yield fd
@@ -112,9 +110,7 @@ class SpoolReader:
                 " unknown. See `cachestore fsck`; a new put or delete of the key replaces it"
             ) from error
         if place_of(ticket.remote_id, ticket.key) != place:
-            raise SpoolError(
-                f"the ticket {path} belongs to another key; see `cachestore fsck`"
-            )
+            raise SpoolError(f"the ticket {path} belongs to another key; see `cachestore fsck`")
         return self._with_body(place, ticket)
 
     def _with_body(self, place: Place, ticket: Ticket) -> Ticket:
@@ -175,7 +171,5 @@ def _is_there(path: Path) -> bool:
 def spool_error(what: str, error: OSError) -> SpoolError:
     """An `OSError` of the spool in the library's words."""
     if error.errno in _FULL:
-        return SpoolFull(
-            f"{what}: the disk is full; nothing was stored, free space and try again"
-        )
+        return SpoolFull(f"{what}: the disk is full; nothing was stored, free space and try again")
     return SpoolError(f"{what}: {error.strerror or error}; nothing was stored")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from cachestore.model import Attributes, ListPage, PresignedUpload, RemoteObject
 from cachestore.policy.wire import SHA256_NAME
@@ -15,6 +15,7 @@ __all__ = [
     "MIN_PART",
     "SHA256_NAME",
     "RemoteBody",
+    "RemoteSource",
     "RemoteStore",
     "SupportsMultipart",
     "SupportsPresign",
@@ -25,6 +26,14 @@ MAX_SINGLE_PUT = (5 << 30) - (5 << 20)
 
 MIN_PART = 5 << 20
 MAX_PARTS = 10_000
+
+
+class RemoteSource(Protocol):
+    """What `put` reads: a binary file, or anything with these three of its methods."""
+
+    def read(self, count: int = -1, /) -> bytes: ...
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+    def tell(self) -> int: ...
 
 
 class RemoteBody(Protocol):
@@ -88,15 +97,15 @@ class RemoteStore(Protocol):
 
         None is returned when `if_none_match` is the current ETag (304). `PreconditionFailed`
         when `if_match` is not; that, or `NotFound`, when nothing is there. `ValueError` for an
-        `end` that is not behind `start`. `RangeNotSatisfiable` when `start` is not inside the object; an
-        empty object answers start=0, end=None with no bytes.
+        `end` that is not behind `start`. `RangeNotSatisfiable` when `start` is not inside the
+        object; an empty object answers start=0, end=None with no bytes.
         """
         ...
 
     def put(
         self,
         key: str,
-        body: BinaryIO,
+        body: RemoteSource,
         *,
         size: int,
         sha256: str,

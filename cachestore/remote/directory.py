@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from cachestore.errors import RemoteUnavailable
 from cachestore.files import Files, locked_folder
 from cachestore.model import Attributes, ListPage, RemoteObject
 from cachestore.remote import semantics
+from cachestore.remote.base import RemoteSource
 from cachestore.remote.directory_files import FileBody, Records, hashed, translated
 from cachestore.remote.directory_uploads import Uploads
 from cachestore.remote.ids import id_of_text
@@ -94,7 +94,7 @@ class DirectoryRemote:
     def put(
         self,
         key: str,
-        body: BinaryIO,
+        body: RemoteSource,
         *,
         size: int,
         sha256: str,

@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, Self
+from typing import Self
 
 from cachestore.errors import NotFound, UploadLost
 from cachestore.model import Attributes, ListPage, RemoteObject
 from cachestore.remote import semantics
+from cachestore.remote.base import RemoteSource
 from cachestore.remote.semantics import CHUNK, nfc
 
 
@@ -90,7 +91,7 @@ class MemoryRemote:
     def put(
         self,
         key: str,
-        body: BinaryIO,
+        body: RemoteSource,
         *,
         size: int,
         sha256: str,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from cachestore.errors import NotFound, PreconditionFailed, Rejected, UploadLost
 from cachestore.model import Attributes, ListPage, RemoteObject
 from cachestore.policy.classify import classify
 from cachestore.remote import semantics
-from cachestore.remote.base import MAX_SINGLE_PUT
+from cachestore.remote.base import MAX_SINGLE_PUT, RemoteSource
 from cachestore.remote.s3_base import answered_at, bare_etag, object_of, quoted
 from cachestore.remote.s3_body import ReceivedBody, SentBody
 from cachestore.remote.s3_errors import NotModified, translated
@@ -57,7 +57,7 @@ class S3Remote(S3Multipart, S3Presign):
     def put(
         self,
         key: str,
-        body: BinaryIO,
+        body: RemoteSource,
         *,
         size: int,
         sha256: str,

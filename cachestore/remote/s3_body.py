@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from cachestore.errors import Corrupt, RemoteUnavailable
 from cachestore.model import RemoteObject
+from cachestore.remote.base import RemoteSource
 from cachestore.remote.s3_errors import translated_body
 
 CHUNK = 1 << 18
@@ -19,7 +20,7 @@ class SentBody:
     Never closes the file. Keeps what reading it raised, which botocore would hide.
     """
 
-    def __init__(self, body: BinaryIO, size: int) -> None:
+    def __init__(self, body: RemoteSource, size: int) -> None:
         self._body = body
         self._start = body.tell()
         self._size = size

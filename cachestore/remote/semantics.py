@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO
 
 from cachestore.errors import (
     PreconditionFailed,
@@ -13,7 +12,7 @@ from cachestore.errors import (
     UploadLost,
 )
 from cachestore.model import ListPage, RemoteObject
-from cachestore.remote.base import MAX_PARTS, MIN_PART
+from cachestore.remote.base import MAX_PARTS, MIN_PART, RemoteSource
 
 CHUNK = 1 << 18
 
@@ -65,7 +64,7 @@ def resolve_range(key: str, size: int, start: int, end: int | None) -> tuple[int
     return start, size if end is None else min(end, size)
 
 
-def read_exactly(body: BinaryIO, size: int, key: str) -> Iterator[bytes]:
+def read_exactly(body: RemoteSource, size: int, key: str) -> Iterator[bytes]:
     """`size` bytes of a source in chunks; `SourceError` if it has fewer."""
     left = size
     while left:
