@@ -47,10 +47,10 @@ def _changed(key: str, expected: str, found: str) -> SourceError:
 
 
 class CheckedReader:
-    """A file as the body of one request (a `RemoteSource`), that ends in `SourceError` if it is not as announced.
+    """A file as the body of one request, that ends in `SourceError` if it is not as announced.
 
     The last bytes are given out only when the digest of all is known to be right, so a changed
-    file never becomes an object.
+    file never becomes an object. A `RemoteSource`.
     """
 
     def __init__(
