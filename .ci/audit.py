@@ -67,7 +67,9 @@ def main() -> int:
     if not answered:
         print("skipped: pip-audit, its vulnerability service cannot be reached")
     else:
-        print(f"pip-audit: {len(answered)} of {len(packages)} packages asked, {len(bad)} vulnerable")
+        print(
+            f"pip-audit: {len(answered)} of {len(packages)} packages asked, {len(bad)} vulnerable"
+        )
     return 1 if bad else 0
 
 
