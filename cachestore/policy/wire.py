@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from email.header import decode_header, make_header
 from urllib.parse import quote, unquote
 
+from cachestore.errors import Rejected
 from cachestore.model import Attributes
 
 OWN_PREFIX = "cachestore-"
@@ -31,14 +32,24 @@ def encode_value(value: str) -> str:
     return quote(value, safe=_SAFE)
 
 
-def encode_metadata(attributes: Attributes, sha256: str | None) -> dict[str, str]:
-    """All entries to send, without the `x-amz-meta-` of the wire. Names are lower-case."""
+def encode_metadata(what: str, attributes: Attributes, sha256: str | None) -> dict[str, str]:
+    """All entries to send, without the `x-amz-meta-` of the wire. Names are lower-case.
+
+    Raises `Rejected`, beginning with `what`, when they are too large to be sent.
+    """
     plain = {name.lower(): value for name, value in attributes.metadata.items()}
     entries = {name: encode_value(value) for name, value in plain.items()}
     if any(entries[name] != plain[name] for name in plain):
         entries[ENCODED_NAME] = "percent"
     if sha256 is not None:
         entries[SHA256_NAME] = sha256
+    size = wire_size(entries)
+    if size > MAX_METADATA:
+        raise Rejected(
+            f"{what}: the metadata has {size} bytes as it is sent (percent-encoded, with our own"
+            f" entries); at most {MAX_METADATA} are allowed",
+            code="MetadataTooLarge",
+        )
     return entries
 
 

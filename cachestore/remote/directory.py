@@ -14,6 +14,7 @@ from pathlib import Path
 from cachestore.errors import RemoteUnavailable
 from cachestore.files import Files, locked_folder
 from cachestore.model import Attributes, ListPage, RemoteObject
+from cachestore.policy.wire import encode_metadata
 from cachestore.remote import semantics
 from cachestore.remote.base import RemoteSource
 from cachestore.remote.directory_files import FileBody, Records, hashed, translated
@@ -102,6 +103,7 @@ class DirectoryRemote:
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> RemoteObject:
+        encode_metadata(f"put {key!r}", attributes, sha256)
         md5 = hashlib.md5(usedforsecurity=False)
         return self._store(
             key,
@@ -193,6 +195,7 @@ class DirectoryRemote:
     # -- multipart -----------------------------------------------------------------------------
 
     def create_upload(self, key: str, *, sha256: str, attributes: Attributes) -> str:
+        encode_metadata(f"put {key!r}", attributes, sha256)
         with translated(f"begin upload of {key!r}"):
             return self._uploads.create(secrets.token_hex(16), nfc(key), sha256, attributes)
 

@@ -12,6 +12,7 @@ from typing import Self
 
 from cachestore.errors import NotFound, UploadLost
 from cachestore.model import Attributes, ListPage, RemoteObject
+from cachestore.policy.wire import encode_metadata
 from cachestore.remote import semantics
 from cachestore.remote.base import RemoteSource
 from cachestore.remote.semantics import CHUNK, nfc
@@ -99,6 +100,7 @@ class MemoryRemote:
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> RemoteObject:
+        encode_metadata(f"put {key!r}", attributes, sha256)
         data = b"".join(semantics.read_exactly(body, size, key))
         etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
         return self._store(key, data, etag, sha256, attributes, if_match, if_none_match)
@@ -145,6 +147,7 @@ class MemoryRemote:
     # -- multipart -----------------------------------------------------------------------------
 
     def create_upload(self, key: str, *, sha256: str, attributes: Attributes) -> str:
+        encode_metadata(f"put {key!r}", attributes, sha256)
         upload_id = secrets.token_hex(16)
         with self._lock:
             self._uploads[upload_id] = _Upload(nfc(key), sha256, attributes)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from cachestore.errors import Rejected
 from cachestore.model import Attributes, RemoteObject
 from cachestore.options import RemoteOptions
-from cachestore.policy.wire import MAX_METADATA, decode_metadata, encode_metadata, wire_size
+from cachestore.policy.wire import decode_metadata, encode_metadata
 from cachestore.remote.ids import normal_endpoint, remote_id_of
 from cachestore.remote.s3_client import Clients
 
@@ -51,15 +50,10 @@ class S3Base:
 
     def _sent(self, what: str, attributes: Attributes, sha256: str | None) -> dict[str, Any]:
         """The parameters that carry attributes; `Rejected` if metadata is too large."""
-        entries = encode_metadata(attributes, sha256)
-        size = wire_size(entries)
-        if size > MAX_METADATA:
-            raise Rejected(
-                f"{what}: the metadata has {size} bytes as it is sent (percent-encoded, with our"
-                f" own entries); at most {MAX_METADATA} are allowed",
-                code="MetadataTooLarge",
-            )
-        params: dict[str, Any] = {"ContentType": attributes.content_type, "Metadata": entries}
+        params: dict[str, Any] = {
+            "ContentType": attributes.content_type,
+            "Metadata": encode_metadata(what, attributes, sha256),
+        }
         if attributes.cache_control:
             params["CacheControl"] = attributes.cache_control
         return params
