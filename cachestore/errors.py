@@ -76,6 +76,10 @@ class RemoteUnavailable(RemoteError):
     """Not reachable, or a failure that passes by itself: try again later."""
 
 
+class NotSent(RemoteUnavailable):
+    """The request did not reach the remote (no connection, breaker open): it had no effect."""
+
+
 class Throttled(RemoteUnavailable):
     """Too many requests (429, SlowDown). `retry_after`: seconds the remote asked for, or None."""
 

@@ -10,6 +10,7 @@ from cachestore.errors import (
     CacheStoreError,
     Corrupt,
     NotFound,
+    NotSent,
     RemoteError,
     RemoteRefused,
     RemoteUnavailable,
@@ -106,8 +107,8 @@ class Circuit:
                 changed = state.changed
             self._clock.wait(changed, pause)
 
-    def _refusal(self, state: _State, what: str) -> RemoteUnavailable:
-        return RemoteUnavailable(
+    def _refusal(self, state: _State, what: str) -> NotSent:
+        return NotSent(
             f"{what}: not asked, because {self._name} does not work: {state.last_error}"
         )
 
