@@ -49,6 +49,15 @@ class _Draft:
     present: Ticket | None
 
 
+_OWN_ENDINGS = frozenset({".ticket", ".state", ".bad", ".condemned", ".tmp"})
+
+
+def _body_extension(key: str) -> str:
+    """The key's extension, unless a body with it would look like one of our own files."""
+    extension = extension_of(key)
+    return "" if extension.lower() in _OWN_ENDINGS else extension
+
+
 def new_id() -> str:
     """A random operation id, 32 hex digits."""
     return secrets.token_hex(16)
@@ -63,7 +72,7 @@ class Spool(SpoolReader):
         """Copy a source into a new body. Raises `SourceError`, `SpoolFull`, `SpoolError`."""
         place, id_ = self.place(key), new_id()
         folder = self._folders[place.shard]
-        name = f"{place.digest}.{id_}{extension_of(key)}"
+        name = f"{place.digest}.{id_}{_body_extension(key)}"
         path = folder / name
         self.make_shard(folder)
         try:
