@@ -103,12 +103,21 @@ class TestMoto(ServerContract):
     def server(self, moto_server: Any) -> Any:
         return moto_server
 
+    def test_an_aborted_upload_is_lost(self, remote: RemoteStore, root: str) -> None:
+        pytest.skip("moto answers 500 for an upload that was aborted")
+
 
 @pytest.mark.servers
 class TestRclone(ServerContract):
     @pytest.fixture
     def server(self, rclone_server: Any) -> Any:
         return dataclasses.replace(rclone_server, conditional=False)
+
+    def test_a_multipart_etag(self, remote: RemoteStore, root: str) -> None:
+        pytest.skip("rclone forgets the ETag of an upload in parts")
+
+    def test_a_part_may_be_sent_again(self, remote: RemoteStore, root: str) -> None:
+        pytest.skip("rclone takes every part once")
 
 
 @pytest.mark.servers

@@ -200,8 +200,9 @@ class GuardedRemote:
     ) -> Iterator[ListPage]:
         pages = iter(self.inner.list(prefix, delimiter=delimiter, after=after))
         while True:
-            page = self._call("list", prefix, patience, lambda: next(pages, None))
-            if page is None:
+            try:
+                page = self._call("list", prefix, patience, lambda: next(pages))
+            except StopIteration:  # the end, which was no request
                 return
             yield page
 

@@ -108,9 +108,7 @@ class Circuit:
             self._clock.wait(changed, pause)
 
     def _refusal(self, state: _State, what: str) -> NotSent:
-        return NotSent(
-            f"{what}: not asked, because {self._name} does not work: {state.last_error}"
-        )
+        return NotSent(f"{what}: not asked, because {self._name} does not work: {state.last_error}")
 
     def answered(self, error: CacheStoreError) -> None:
         """A request ended with `error`; errors of our own side say nothing of the remote."""
