@@ -29,7 +29,7 @@ _TICKET = re.compile(r"([0-9a-f]{64})\.ticket")
 _STATE = re.compile(rf"({_ID})\.state")
 _BAD = re.compile(rf"{_ID}\.bad")
 _CONDEMNED = re.compile(rf"{_ID}(\.[A-Za-z0-9]{{1,16}})?\.condemned")
-_BODY = re.compile(rf"([0-9a-f]{{64}})\.[0-9a-f]{{32}}(\.[A-Za-z0-9]{{1,16}})?")
+_BODY = re.compile(r"([0-9a-f]{64})\.[0-9a-f]{32}(\.[A-Za-z0-9]{1,16})?")
 _TEMPORARY = re.compile(
     rf"{_ID}\.ticket\.tmp|[0-9a-f]{{64}}\.ticket\.[0-9a-f]{{32}}b\.tmp|{_ID}\.state\.[0-9a-f]{{12}}\.tmp"
 )
@@ -188,9 +188,9 @@ def _tidy_name(
     if _CONDEMNED.fullmatch(name):
         spool.files.unlink(path)
         return None
-    if _BAD.fullmatch(name) or _BODY.fullmatch(name):
-        if _age(spool, path, now) > STRAY_AGE and _is_free(spool, path):
-            return _put_aside(spool, path)
+    stray = _BAD.fullmatch(name) or _BODY.fullmatch(name)
+    if stray and _age(spool, path, now) > STRAY_AGE and _is_free(spool, path):
+        return _put_aside(spool, path)
     return None
 
 

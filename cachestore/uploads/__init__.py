@@ -1,0 +1,1 @@
+"""How pending operations reach the remote; `uploader` is the room in front."""
