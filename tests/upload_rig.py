@@ -71,7 +71,9 @@ class Scripted(MemoryRemote):
         return found
 
     def put(self, key: str, body: Any, **fields: Any) -> RemoteObject:
-        found: RemoteObject = self._do("put", key, lambda: MemoryRemote.put(self, key, body, **fields))
+        found: RemoteObject = self._do(
+            "put", key, lambda: MemoryRemote.put(self, key, body, **fields)
+        )
         return found
 
     def delete(self, key: str) -> None:

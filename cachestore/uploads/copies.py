@@ -1,0 +1,84 @@
+"""`CleanCopies` on the real cache: an uploaded body becomes a clean copy without a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cachestore.clock import Clock
+from cachestore.errors import CacheStoreError
+from cachestore.files import Files, allocated
+from cachestore.keys import place_of
+from cachestore.local.cache import CacheFiles
+from cachestore.local.catalog import Catalog
+from cachestore.local.catalog_rows import Row
+from cachestore.local.tickets import Ticket
+from cachestore.model import RemoteObject
+from cachestore.options import Options
+
+
+class CacheCopies:
+    """Rows in the catalog and files of the cache, as acknowledgements change them."""
+
+    def __init__(
+        self, catalog: Catalog, cache: CacheFiles, files: Files, clock: Clock, options: Options
+    ) -> None:
+        self._catalog = catalog
+        self._cache = cache
+        self._files = files
+        self._clock = clock
+        self._options = options
+
+    def admit(self, ticket: Ticket, body: Path, found: RemoteObject) -> Row | None:
+        """Link the body in and commit its row, synced; None if it was not kept."""
+        if ticket.size > self._options.cache_max_bytes:
+            return None
+        name = self._cache.link_in(body, place_of(ticket.remote_id, ticket.key), ticket.key)
+        row = self._row(ticket, body, found, name)
+        out = self._catalog.admit_many(
+            [row],
+            max_bytes=self._options.cache_max_bytes,
+            max_entries=self._options.cache_max_entries,
+        )
+        self._cache.discard(each for each in out if each.file != name)
+        # A catalog that is busy or broken does not say so; what it holds does.
+        kept = self._catalog.get(ticket.key)
+        if kept is None or kept.file != name:
+            self._cache.discard([row])
+            return None
+        return row
+
+    def _row(self, ticket: Ticket, body: Path, found: RemoteObject, name: str) -> Row:
+        stat, now = self._files.stat(self._cache.root / name), self._clock.now()
+        return Row(
+            key=ticket.key,
+            file=name,
+            size=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            inode=stat.st_ino,
+            allocated=allocated(stat),
+            etag=found.etag,
+            sha256=ticket.sha256,
+            content_type=ticket.content_type,
+            metadata=dict(ticket.metadata),
+            cache_control=ticket.cache_control,
+            modified=found.modified,
+            validated=now,
+            ttl=ticket.ttl,
+            # A second name for the body has the body's synced bytes; a copy has not.
+            durable=stat.st_ino == self._files.stat(body).st_ino,
+            used=now,
+        )
+
+    def withdraw(self, admitted: Row) -> None:
+        """A newer operation took the place of the one that was uploaded."""
+        row = self._catalog.remove(admitted.key, admitted.file)
+        if row is not None:
+            self._cache.discard([row])
+
+    def forget(self, key: str) -> None:
+        """No row of the key is left, durably. Raises `CacheStoreError` if that cannot be had."""
+        row = self._catalog.remove(key, full=True)
+        if row is not None:
+            self._cache.discard([row])
+        if self._catalog.get(key) is not None:
+            raise CacheStoreError(f"the catalog is busy; the copy of {key!r} is still in it")
