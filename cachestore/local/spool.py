@@ -6,6 +6,7 @@ outside. Readers never take the lock.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cachestore.errors import SpoolError
-from cachestore.files import read_file, replace_file
+from cachestore.files import Files, read_file, replace_file
 from cachestore.keys import Place, extension_of, place_of
 from cachestore.local.sources import Copied, copy_source
 from cachestore.local.spool_reader import MAX_TICKET, SpoolReader, spool_error
@@ -58,6 +59,14 @@ def _body_extension(key: str) -> str:
     return "" if extension.lower() in _OWN_ENDINGS else extension
 
 
+def _is_still(files: Files, path: Path, fd: int) -> bool:
+    """True if `path` names the open file; a process stopped for long may have lost it."""
+    try:
+        return files.stat(path).st_ino == os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return False
+
+
 def new_id() -> str:
     """A random operation id, 32 hex digits."""
     return secrets.token_hex(16)
@@ -81,8 +90,8 @@ class Spool(SpoolReader):
             raise spool_error(f"cannot store {key!r}", error) from error
         staged = Staged(place, id_, name, path, fd, 0, "")
         try:
-            if not self.files.try_lock(fd):
-                raise SpoolError(f"a new body is locked by somebody else: {path}")
+            if not self.files.try_lock(fd) or not _is_still(self.files, path, fd):
+                raise SpoolError(f"a cleaner took the new body {path}; put it again")
             copied: Copied = copy_source(self.files, source, fd)
             staged.size, staged.sha256 = copied.size, copied.sha256
             self.files.chmod(fd, 0o444)

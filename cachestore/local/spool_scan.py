@@ -189,7 +189,7 @@ def _tidy_name(
         spool.files.unlink(path)
         return None
     stray = _BAD.fullmatch(name) or _BODY.fullmatch(name)
-    if stray and _age(spool, path, now) > STRAY_AGE and _is_free(spool, path):
+    if stray and _age(spool, path, now) > STRAY_AGE:
         return _put_aside(spool, path)
     return None
 
@@ -199,18 +199,19 @@ def _age(spool: SpoolReader, path: Path, now: float) -> float:
     return now - max(info.st_mtime, info.st_ctime)
 
 
-def _is_free(spool: SpoolReader, path: Path) -> bool:
-    """True if no putter stages it, and no reader holds it open with its lock."""
-    fd = spool.files.open_read(path)
-    try:
-        return spool.files.try_lock(fd)
-    finally:
-        spool.files.close(fd)
+def _put_aside(spool: SpoolReader, path: Path) -> Path | None:
+    """Move a body to the quarantine, unless a putter stages it or a reader holds it open.
 
-
-def _put_aside(spool: SpoolReader, path: Path) -> Path:
+    The lock is held while it moves: a putter who comes for it later sees that it is gone.
+    """
     folder = spool.root / QUARANTINE
     spool.files.make_folder(folder)
-    target = folder / path.name
-    spool.files.rename(path, target)
-    return target
+    fd = spool.files.open_read(path)
+    try:
+        if not spool.files.try_lock(fd):
+            return None
+        target = folder / path.name
+        spool.files.rename(path, target)
+        return target
+    finally:
+        spool.files.close(fd)
