@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,12 @@ class Rig:
     def of(self, kind: type) -> list[Any]:
         """The events of one kind."""
         return [event for event in list(self.seen) if isinstance(event, kind)]
+
+
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Poll until `condition()` is true, and return its value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
+    return value

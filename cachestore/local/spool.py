@@ -274,7 +274,7 @@ class Spool(SpoolReader):
         return present is not None and present.id == id_
 
     def condemn(self, ticket: Ticket) -> None:
-        """Remove a body and its state that no ticket needs; renamed first, so it is never 'lost'."""
+        """Remove a body and its state that no ticket needs; renamed first, so never a stray."""
         if ticket.operation == "put":
             body = self.body(ticket)
             condemned = body.with_name(body.name + ".condemned")
