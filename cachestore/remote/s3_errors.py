@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cachestore.errors import CacheStoreError, Corrupt, NotSent, RemoteUnavailable
+from cachestore.errors import Corrupt, NotSent, RemoteUnavailable
 from cachestore.policy.classify import classify
 
 
@@ -29,12 +29,6 @@ def translated(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {error}") from None
     except (boto.EndpointConnectionError, boto.ConnectTimeoutError) as error:
         raise NotSent(f"{what}: {_name(error)}: {error}") from None
-    except boto.HTTPClientError as error:
-        # botocore wraps what reading our own body raised; that is not the remote's failure.
-        cause = error.kwargs.get("error")
-        if isinstance(cause, CacheStoreError):
-            raise cause from None
-        raise RemoteUnavailable(f"{what}: {_name(error)}: {error}") from None
     except (boto.BotoCoreError, OSError, http.client.HTTPException) as error:
         raise RemoteUnavailable(f"{what}: {_name(error)}: {error}") from None
 

@@ -113,29 +113,32 @@ def send(
         if parts is None or (size < threshold and size <= MAX_SINGLE_PUT):
             body = CheckedReader(fd, size, sha256, key, cancelled)
             return remote.put(
-                key,
-                body,
-                size=size,
-                sha256=sha256,
-                attributes=attributes,
-                if_match=if_match,
-                if_none_match=if_none_match,
-            )
-        for attempt in range(2):
+                key, body, size=size, sha256=sha256, attributes=attributes,
+                if_match=if_match, if_none_match=if_none_match,
+            )  # fmt: skip
+
+        def attempt(state: State) -> RemoteObject:
             job = _begin(
                 parts, key, fd, size, sha256, attributes, part_size_for(size, part_size),
-                budget, save_state, cancelled, state if attempt == 0 else {},
+                budget, save_state, cancelled, state,
             )  # fmt: skip
-            try:
-                return _in_parts(job, if_match, if_none_match)
-            except UploadLost:
-                there = _already_there(remote, key, size, sha256)
-                save_state({})
-                if there is not None:
-                    return there
-                if attempt:
-                    raise
-    raise AssertionError("not reached")
+            return _in_parts(job, if_match, if_none_match)
+
+        try:
+            return attempt(state)
+        except UploadLost:
+            there = _already_there(remote, key, size, sha256)
+            save_state({})
+        return there or _last(attempt, save_state)
+
+
+def _last(attempt: Callable[[State], RemoteObject], save: Callable[[State], None]) -> RemoteObject:
+    """Once more from the first part; an upload that is lost again is forgotten."""
+    try:
+        return attempt({})
+    except UploadLost:
+        save({})
+        raise
 
 
 @contextmanager

@@ -13,9 +13,8 @@ from __future__ import annotations
 import hashlib
 import io
 import secrets
-import threading
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -26,12 +25,30 @@ from cachestore.errors import (
     Rejected,
     SourceError,
     Unsupported,
-    UploadLost,
 )
-from cachestore.model import Attributes, RemoteObject
-from cachestore.remote.base import MIN_PART, RemoteStore, SupportsMultipart
+from cachestore.model import Attributes
+from cachestore.remote.base import RemoteStore
+from cachestore.testing.contract_parts import PartsContract
+from cachestore.testing.contract_tools import (
+    PLAIN,
+    in_threads,
+    keys_of,
+    prefixes_of,
+    put,
+    read,
+)
 
-PLAIN = Attributes("application/octet-stream")
+__all__ = [
+    "ODD_NAMES",
+    "PLAIN",
+    "RemoteContract",
+    "in_threads",
+    "keys_of",
+    "prefixes_of",
+    "put",
+    "read",
+]
+
 ODD_NAMES = [
     "with space.txt",
     "a+b.txt",
@@ -52,64 +69,7 @@ ODD_NAMES = [
 ]
 
 
-def put(
-    remote: RemoteStore,
-    key: str,
-    data: bytes,
-    attributes: Attributes = PLAIN,
-    **conditions: str | None,
-) -> RemoteObject:
-    """Store bytes with their digest."""
-    return remote.put(
-        key,
-        io.BytesIO(data),
-        size=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        attributes=attributes,
-        **conditions,
-    )
-
-
-def read(remote: RemoteStore, key: str, start: int = 0, end: int | None = None) -> bytes:
-    """All bytes of one answer."""
-    answer = remote.get(key, start=start, end=end)
-    assert answer is not None
-    with answer as body:
-        data = b"".join(body)
-        assert body.length == len(data)
-        return data
-
-
-def keys_of(remote: RemoteStore, prefix: str, **options: str | None) -> list[str]:
-    """The keys of a whole listing."""
-    return [obj.key for page in remote.list(prefix, **options) for obj in page.objects]
-
-
-def prefixes_of(remote: RemoteStore, prefix: str, delimiter: str) -> list[str]:
-    """The common prefixes of a whole listing."""
-    return [name for page in remote.list(prefix, delimiter=delimiter) for name in page.prefixes]
-
-
-def in_threads(count: int, work: Callable[[int], None]) -> None:
-    """Run `work(0)` to `work(count - 1)` at the same time; raise what the first failed with."""
-    errors: list[BaseException] = []
-
-    def run(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-
-
-class RemoteContract:
+class RemoteContract(PartsContract):
     """Every promise of `cachestore.remote.base`, as tests."""
 
     metadata_limit = 8192
@@ -417,79 +377,6 @@ class RemoteContract:
 
         in_threads(8, work)
         assert len(keys_of(remote, root)) == 8
-
-    # -- multipart -----------------------------------------------------------------------------
-
-    def test_multipart(self, remote: RemoteStore, root: str) -> None:
-        assert isinstance(remote, SupportsMultipart)
-        data = secrets.token_bytes(2 * MIN_PART + 1234)
-        digest = hashlib.sha256(data).hexdigest()
-        attributes = Attributes("video/mp4", {"title": "Größe"}, "no-cache")
-        upload = remote.create_upload(root + "ä b.mp4", sha256=digest, attributes=attributes)
-        etags: dict[int, str] = {}
-
-        def send(index: int) -> None:
-            part = data[index * MIN_PART : (index + 1) * MIN_PART]
-            etags[index] = remote.upload_part(root + "ä b.mp4", upload, index + 1, part)
-
-        in_threads(3, send)
-        with pytest.raises(NotFound):
-            remote.head(root + "ä b.mp4")
-        parts = [etags[index] for index in range(3)]
-        done = remote.complete_upload(root + "ä b.mp4", upload, parts)
-        there = remote.head(root + "ä b.mp4")
-        assert done.key == root + "ä b.mp4"
-        assert (there.size, there.sha256) == (len(data), digest)
-        assert there.metadata == {"title": "Größe"}
-        assert (there.content_type, there.cache_control) == ("video/mp4", "no-cache")
-        assert read(remote, root + "ä b.mp4") == data
-
-    def test_a_multipart_etag(self, remote: RemoteStore, root: str) -> None:
-        assert isinstance(remote, SupportsMultipart)
-        upload = remote.create_upload(root + "a", sha256="0" * 64, attributes=PLAIN)
-        etag = remote.upload_part(root + "a", upload, 1, b"part")
-        done = remote.complete_upload(root + "a", upload, [etag])
-        # A part's own ETag may be anything, the whole one is made of the parts' MD5.
-        inner = hashlib.md5(b"part", usedforsecurity=False).digest()
-        joined = hashlib.md5(inner, usedforsecurity=False).hexdigest()
-        assert done.etag == remote.head(root + "a").etag == f"{joined}-1"
-
-    def test_a_part_may_be_sent_again(self, remote: RemoteStore, root: str) -> None:
-        assert isinstance(remote, SupportsMultipart)
-        upload = remote.create_upload(root + "a", sha256="0" * 64, attributes=PLAIN)
-        remote.upload_part(root + "a", upload, 1, b"first try")
-        etag = remote.upload_part(root + "a", upload, 1, b"second")
-        remote.complete_upload(root + "a", upload, [etag])
-        assert read(remote, root + "a") == b"second"
-
-    def test_an_aborted_upload_is_lost(self, remote: RemoteStore, root: str) -> None:
-        assert isinstance(remote, SupportsMultipart)
-        upload = remote.create_upload(root + "a", sha256="0" * 64, attributes=PLAIN)
-        etag = remote.upload_part(root + "a", upload, 1, b"x")
-        remote.abort_upload(root + "a", upload)
-        remote.abort_upload(root + "a", upload)
-        with pytest.raises(UploadLost):
-            remote.complete_upload(root + "a", upload, [etag])
-        with pytest.raises(NotFound):
-            remote.head(root + "a")
-
-    def test_multipart_conditions(self, remote: RemoteStore, root: str) -> None:
-        assert isinstance(remote, SupportsMultipart)
-        upload = remote.create_upload(root + "a", sha256="0" * 64, attributes=PLAIN)
-        etag = remote.upload_part(root + "a", upload, 1, b"in parts")
-        if not remote.conditional:
-            with pytest.raises(Unsupported):
-                remote.complete_upload(root + "a", upload, [etag], if_none_match="*")
-            remote.abort_upload(root + "a", upload)
-            return
-        there = put(remote, root + "a", b"somebody else")
-        with pytest.raises(PreconditionFailed):
-            remote.complete_upload(root + "a", upload, [etag], if_none_match="*")
-        assert read(remote, root + "a") == b"somebody else"
-        upload = remote.create_upload(root + "a", sha256="0" * 64, attributes=PLAIN)
-        etag = remote.upload_part(root + "a", upload, 1, b"in parts")
-        remote.complete_upload(root + "a", upload, [etag], if_match=there.etag)
-        assert read(remote, root + "a") == b"in parts"
 
     def test_too_much_metadata_is_rejected(self, remote: RemoteStore, root: str) -> None:
         if not self.metadata_limit:
