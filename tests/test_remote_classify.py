@@ -6,8 +6,9 @@ import pytest
 
 from cachestore import errors
 from cachestore.model import Attributes
+from cachestore.policy.attributes import InvalidAttributes, make_attributes
 from cachestore.policy.classify import classify, retry_after
-from cachestore.policy.wire import decode_metadata, encode_metadata, encode_value
+from cachestore.policy.wire import decode_metadata, encode_metadata, encode_value, wire_size
 from cachestore.remote.ids import normal_endpoint, remote_id_of
 
 TABLE = [
@@ -134,3 +135,12 @@ def test_a_remote_is_the_same_however_it_is_spelled() -> None:
 def test_an_endpoint_that_is_no_url(endpoint: str) -> None:
     with pytest.raises(errors.ConfigError):
         normal_endpoint(endpoint)
+
+
+def test_metadata_that_a_put_takes_can_always_be_sent() -> None:
+    for value in ("x" * 8063, "ä" * 1343, " " * 2687):
+        attributes = make_attributes("a/b", None, {"n": value}, None)
+        assert wire_size(encode_metadata("put", attributes, "0" * 64)) <= 8192
+    for value in ("x" * 8064, "ä" * 1344):
+        with pytest.raises(InvalidAttributes, match="as it is sent"):
+            make_attributes("a/b", None, {"n": value}, None)
