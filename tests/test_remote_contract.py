@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
+import os
 import secrets
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +16,17 @@ from typing import Any
 import pytest
 
 from cachestore.clock import SystemClock
+from cachestore.errors import NotFound, RemoteRefused
 from cachestore.events import Events
 from cachestore.options import RemoteOptions
-from cachestore.remote.base import RemoteStore
+from cachestore.remote.base import MIN_PART, RemoteStore
 from cachestore.remote.breaker import GuardedRemote
+from cachestore.remote.budget import Budget
 from cachestore.remote.directory import DirectoryRemote
+from cachestore.remote.fetching import fetch, verify_digest
 from cachestore.remote.memory import MemoryRemote
 from cachestore.remote.s3 import S3Remote
+from cachestore.remote.sending import send
 from cachestore.testing.contract import PLAIN, RemoteContract, keys_of, prefixes_of, put, read
 
 
@@ -82,13 +90,92 @@ def options_of(server: Any) -> RemoteOptions:
 class ServerContract(RemoteContract):
     """Over the network."""
 
-    metadata_limit = 8192
+    checks_signatures = True
 
     @pytest.fixture
     def remote(self, server: Any) -> Iterator[S3Remote]:
         remote = S3Remote(options_of(server), workers=8, in_flight=1)
         yield remote
         remote.close()
+
+    def test_presigned_urls_work(self, remote: S3Remote, root: str) -> None:
+        data = b"hello presigned"
+        sha256 = hashlib.sha256(data).hexdigest()
+        key = root + "ä b+c.txt"
+        up = remote.presign_put(
+            key, content_type="text/plain", expires_in=60, size=len(data), sha256=sha256
+        )
+        request = urllib.request.Request(up.url, data, dict(up.headers), method=up.method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.status == 200
+        there = remote.head(key)
+        assert (there.size, there.content_type, there.sha256) == (len(data), "text/plain", sha256)
+        with urllib.request.urlopen(remote.presign_get(key, 60), timeout=30) as answer:
+            assert answer.read() == data
+
+    def test_a_presigned_upload_takes_nothing_else(self, remote: S3Remote, root: str) -> None:
+        if not self.checks_signatures:
+            pytest.skip("this server checks no signatures")
+        up = remote.presign_put(
+            root + "a", content_type="image/png", expires_in=60, size=5, sha256=None
+        )
+        for data, headers in (
+            (b"12345", {**up.headers, "Content-Type": "text/html"}),
+            (b"123456", {**up.headers, "Content-Length": "6"}),
+        ):
+            request = urllib.request.Request(up.url, data, headers, method="PUT")
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(request, timeout=30)
+            caught.value.close()
+            assert caught.value.code == 403
+        with pytest.raises(NotFound):
+            remote.head(root + "a")
+
+    def test_wrong_credentials_are_refused(self, server: Any, root: str) -> None:
+        if not self.checks_signatures:
+            pytest.skip("this server checks no signatures")
+        wrong = dataclasses.replace(options_of(server), secret_key="wrong")
+        remote = S3Remote(wrong, workers=1)
+        for request in (
+            lambda: remote.head(root + "a"),
+            lambda: read(remote, root + "a"),
+            lambda: put(remote, root + "a", b"x"),
+            lambda: list(remote.list(root)),
+        ):
+            with pytest.raises(RemoteRefused):
+                request()
+        remote.close()
+
+    def test_a_large_file_goes_there_and_back(
+        self, remote: S3Remote, root: str, tmp_path: Path
+    ) -> None:
+        data = secrets.token_bytes(2 * MIN_PART + 99)
+        (tmp_path / "source").write_bytes(data)
+        states: list[dict[str, Any]] = []
+        send(
+            remote,
+            root + "big",
+            tmp_path / "source",
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            attributes=PLAIN,
+            budget=Budget(48 << 20),
+            threshold=MIN_PART,
+            part_size=MIN_PART,
+            state={},
+            save_state=states.append,
+        )
+        assert len(states[-1]["etags"]) == 3
+        with (tmp_path / "target").open("w+b") as target:
+            fetched = fetch(
+                remote,
+                root + "big",
+                lambda offset, piece: os.pwrite(target.fileno(), piece, offset),
+                part_size=1 << 20,
+                budget=Budget(48 << 20),
+            )
+            verify_digest(target.fileno(), fetched.info)
+        assert (tmp_path / "target").read_bytes() == data
 
     def test_a_body_is_never_chunked_or_closed(self, remote: S3Remote, root: str) -> None:
         body = io.BytesIO(b"0123456789" * 10_000)
@@ -99,6 +186,8 @@ class ServerContract(RemoteContract):
 
 @pytest.mark.servers
 class TestMoto(ServerContract):
+    checks_signatures = False
+
     @pytest.fixture
     def server(self, moto_server: Any) -> Any:
         return moto_server
