@@ -177,12 +177,12 @@ class Uploader:
         spool, changes = self._parts.spool, self._parts.changes
         ticket = read_steady(spool, place)
         change = changes.newest(key, ticket)
-        if change is not None and change.ticket.id != id:
-            return "superseded"
         newest = ticket if change is None else change.ticket
         if newest is not None and newest.id == id:
             return None if spool.state(newest).parked is None else "parked"
-        return "uploaded" if newest is None else "superseded"
+        if self._outcomes.is_leaving(id):
+            return None
+        return self._outcomes.get(id) or ("uploaded" if newest is None else "superseded")
 
     def _answer(self, place: Place, id: str, known: Outcome) -> State:
         if isinstance(known, Failed):
@@ -202,9 +202,10 @@ class Uploader:
         etags = parse_condition(spool.state(ticket).parked)
         if etags is None:
             return None
-        spool.retire(ticket)
         failed = Failed(f"put {ticket.key!r}: the condition did not hold", *etags)
-        self._outcomes.set(id, failed)
+        with self._outcomes.withdrawing(id):
+            spool.retire(ticket)
+            self._outcomes.set(id, failed)
         return failed
 
     def when_done(self, key: str, id: str, call: Callable[[State], None]) -> None:

@@ -273,6 +273,34 @@ def test_a_put_during_the_delete_wins(make: MakeRig) -> None:
     assert rig.remote.bytes_of(KEY) == b"second"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.Rejected("no", status=400),
+        errors.Throttled("slow", retry_after=3600.0),
+        errors.RemoteUnavailable("busy", status=503),
+    ],
+)
+def test_a_put_during_an_upload_that_fails_does_not_share_its_fate(
+    make: MakeRig, error: Exception
+) -> None:
+    reached, going = threading.Event(), threading.Event()
+
+    def hold_and_fail(remote: Any, name: str, request: Any) -> Any:
+        reached.set()
+        assert going.wait(60)
+        raise error
+
+    rig = make(hold_and_fail, retry_base=3600.0, retry_cap=3600.0)
+    rig.put(KEY, b"old")
+    assert reached.wait(30)
+    second = rig.put(KEY, b"new")
+    until(lambda: rig.uploader._leader is not None and rig.uploader._leader.caught_up)
+    going.set()
+    assert rig.uploader.wait(KEY, second.id, 30) == "uploaded"
+    assert rig.remote.bytes_of(KEY) == b"new"
+
+
 def test_a_superseded_upload_is_broken_off(make: MakeRig) -> None:
     """The body is read piece by piece; a newer version ends it before it is whole."""
     rig = make()
@@ -457,7 +485,9 @@ def test_losing_the_lock_file_ends_the_leadership(make: MakeRig) -> None:
     leader = rig.uploader._leader
     assert leader is not None
     since = leader.journal.since
-    (rig.spool.root / "leader.lock").unlink()
+    lock = rig.spool.root / "leader.lock"
+    lock.unlink()
+    lock.touch()
     until(lambda: leader.journal.held and leader.journal.since > since)
     ticket = rig.put(KEY, b"x")
     assert rig.uploader.wait(KEY, ticket.id, 30) == "uploaded"

@@ -39,6 +39,7 @@ class Outcomes:
         self._waiting: dict[str, list[threading.Event]] = {}
         self._calls: dict[str, tuple[str, list[Callable[[State], None]]]] = {}
         self._owned: set[str] = set()
+        self._leaving: set[str] = set()
         self._changed = threading.Condition()
         self.uploaded = 0
 
@@ -60,6 +61,19 @@ class Outcomes:
             for event in self._waiting.get(id, ()):
                 event.set()
         self.tell()
+
+    @contextmanager
+    def withdrawing(self, id: str) -> Iterator[None]:
+        """While a ticket is taken back: that it is gone does not mean that it was uploaded."""
+        self._leaving.add(id)
+        try:
+            yield
+        finally:
+            self._leaving.discard(id)
+
+    def is_leaving(self, id: str) -> bool:
+        """True while a ticket is taken back; asked after looking at the disk."""
+        return id in self._leaving
 
     def revive(self, id: str) -> None:
         """A parked operation is tried again."""

@@ -27,7 +27,7 @@ class Entry:
     """
 
     __slots__ = (
-        "again", "busy", "digest", "due", "file", "id", "key", "operation", "parked", "rest",
+        "again", "busy", "digest", "due", "file", "hurries", "id", "key", "operation", "parked", "rest",
         "soft", "stamp", "tries",
     )  # fmt: skip
 
@@ -41,6 +41,7 @@ class Entry:
         self.tries = 0
         self.stamp = 0
         self.file = 0
+        self.hurries = 0
         self.parked = self.busy = self.again = self.soft = False
 
 
@@ -67,6 +68,7 @@ class Queue:
         self._paced: dict[str, float] = {}
         self._open = 0
         self._parked = 0
+        self._hurries = 0
         self._closed = False
 
     # -- counts ----------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ class Queue:
     def _take(self, head: Entry, now: float) -> list[Entry]:
         heap = self._heaps[head.operation]
         heapq.heappop(heap)
-        head.busy, head.again = True, False
+        self._mark_busy(head)
         taken = [head]
         while head.operation == "delete" and heap and len(taken) < BATCH_MAX:
             due, stamp, entry = heap[0]
@@ -191,7 +193,7 @@ class Queue:
                 break
             heapq.heappop(heap)
             if entry.stamp == stamp and not entry.busy:
-                entry.busy, entry.again = True, False
+                self._mark_busy(entry)
                 taken.append(entry)
         if 1 < len(taken) < BATCH:
             for entry in taken[1:]:
@@ -199,6 +201,9 @@ class Queue:
                 self._schedule(entry, entry.due)
             del taken[1:]
         return taken
+
+    def _mark_busy(self, entry: Entry) -> None:
+        entry.busy, entry.again, entry.hurries = True, False, self._hurries
 
     def done(
         self, entry: Entry, *, due: float | None, tries: int = 0, parked: bool = False,
@@ -223,6 +228,8 @@ class Queue:
                 self._set_parked(entry, False)
                 self._schedule(entry, now)
             else:
+                if soft and entry.hurries != self._hurries:
+                    due = now  # the remote came back while this failed
                 entry.tries, entry.soft = tries, soft
                 entry.rest = (due or NEVER) if rest else NEVER
                 self._set_parked(entry, parked)
@@ -235,6 +242,7 @@ class Queue:
         """Make waiting entries due now, except parked and resting ones."""
         with self._changed:
             now = self._monotonic()
+            self._hurries += 1
             for shard in self._shards:
                 for entry in shard.values():
                     later = entry.due > now and not entry.busy and not entry.parked

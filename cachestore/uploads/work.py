@@ -315,11 +315,13 @@ class Work:
         reason = condition_reason(ticket.if_match, error.found)
         if not self._outcomes.is_owned(ticket.id):
             return self._park(job, reason)
-        self._outcomes.set(ticket.id, Failed(str(error), ticket.if_match, error.found))
-        try:
-            self._parts.spool.retire(ticket)
-        except (CacheStoreError, OSError):
-            return self._park(job, reason)
+        with self._outcomes.withdrawing(ticket.id):
+            try:
+                self._parts.spool.retire(ticket)
+            except (CacheStoreError, OSError):
+                return self._park(job, reason)
+            failed = Failed(str(error), ticket.if_match, error.found)
+            self._outcomes.set(ticket.id, failed)
         return End(self._monotonic(), wrote=True)
 
     # -- many deletes ----------------------------------------------------------------------------
