@@ -23,12 +23,13 @@ class Entry:
 
     `id` is the operation last seen; the worker reads the ticket anew. `soft`: it waits because
     the remote did not work, not for a reason of its own. `rest`: not before this, whatever.
-    `file`: which ticket file was read, 0 for unknown.
+    `file`: which ticket file was read, 0 for unknown. `hurries`: how often all had been made due
+    when a worker took it.
     """
 
     __slots__ = (
-        "again", "busy", "digest", "due", "file", "hurries", "id", "key", "operation", "parked", "rest",
-        "soft", "stamp", "tries",
+        "again", "busy", "digest", "due", "file", "hurries", "id", "key", "operation", "parked",
+        "rest", "soft", "stamp", "tries",
     )  # fmt: skip
 
     def __init__(self, key: str, digest: str) -> None:
