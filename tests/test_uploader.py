@@ -357,11 +357,14 @@ def test_a_worker_that_dies_is_replaced_and_its_key_not_forgotten(
     assert type(death).__name__ in rig.of(events.Trouble)[0].error
 
 
-def test_a_hanging_remote_does_not_hold_up_stop(make: MakeRig) -> None:
-    held = Held()
+@pytest.mark.parametrize("before", [True, False])
+def test_a_hanging_remote_does_not_hold_up_stop(make: MakeRig, before: bool) -> None:
+    held = Held(before=before)
     rig = make(held)
     ticket = rig.put(KEY, b"x")
     assert held.reached.wait(30)
+    leader = rig.uploader._leader
+    assert leader is not None
     start = time.monotonic()
     assert not rig.uploader.stop(0.2)
     assert time.monotonic() - start < 20
@@ -370,7 +373,7 @@ def test_a_hanging_remote_does_not_hold_up_stop(make: MakeRig) -> None:
     rig.put("later", b"y")
     assert not rig.uploader.started
     held.release.set()
-    until(lambda: rig.remote.active.get(KEY) == 0)
+    until(lambda: not any(worker.is_alive() for worker in leader._workers))
     # The abandoned worker acknowledges nothing: another process may lead by now.
     assert rig.spool.read(rig.spool.place(KEY)) == ticket
 
@@ -445,6 +448,17 @@ def test_callbacks_are_called_once_and_may_fail(make: MakeRig) -> None:
     until(lambda: len(called) == 2)
     rig.uploader.when_done(KEY, ticket.id, called.append)
     until(lambda: called == ["uploaded"] * 3)
+
+
+def test_an_operation_that_somebody_withdrew_is_waited_for_no_more(make: MakeRig) -> None:
+    """Local mode in another process makes a ticket void, for example."""
+    rig = make(fail(errors.Throttled("slow", retry_after=3600.0)))
+    ticket = rig.put(KEY, b"x")
+    until(lambda: rig.of(events.UploadFailed))
+    assert not rig.uploader.flush(0.1).done
+    assert rig.spool.retire(ticket)
+    assert rig.uploader.flush(60).done
+    assert rig.uploader.health()["queue"] == 0
 
 
 def test_foreign_and_unreadable_tickets_are_named_and_left_alone(make: MakeRig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,14 @@ from cachestore.model import RemoteObject
 from cachestore.uploads.parts import Change, Parts
 from cachestore.uploads.request import Job
 
+OwnChange = Callable[[int, int, int], None]
 
-def acknowledge(parts: Parts, job: Job, etag: str) -> bool:
+
+def acknowledge(parts: Parts, job: Job, etag: str, changed: OwnChange) -> bool:
     """End the operation that was sent; False if a newer one took its place meanwhile.
+
+    `changed` learns the shard and its sequence before and after our own change, so that the
+    leader need not read the shard again for it.
 
     Until the last step the ticket hides everything that is done before. Raises when something
     that has to be durable before the ticket goes could not be made so; it can be called again.
@@ -26,9 +32,21 @@ def acknowledge(parts: Parts, job: Job, etag: str) -> bool:
         # Without this an older copy would come to light when the ticket goes.
         parts.copies.forget(ticket.key)
     parts.changes.settle(ticket, etag)
-    gone = parts.spool.retire(ticket)
+    gone = _retire(parts, job, changed)
     if not gone and admitted is not None:
         _withdraw(parts, ticket, admitted)
+    return gone
+
+
+def _retire(parts: Parts, job: Job, changed: OwnChange) -> bool:
+    spool, shard = parts.spool, job.place.shard
+    with spool.lock(job.place) as folder:
+        before = spool.board.sequence(shard)
+        gone = spool.retire_held(job.ticket, folder)
+        after = spool.board.sequence(shard)
+    spool.condemn(job.ticket)
+    if gone:
+        changed(shard, before, after)
     return gone
 
 

@@ -95,6 +95,7 @@ class Journal:
         self._fd: int | None = None
         self._wire: set[str] = set()
         self._doubts: dict[str, float] = {}
+        self._stale = False
         self.since = 0.0
         _LIVE.add(self)
 
@@ -158,6 +159,9 @@ class Journal:
         """Say that the leader moves."""
         now = self._clock.now()
         try:
+            if self._stale:
+                with self._lock:
+                    self._write(clean=False)
             os.utime(self._root / STATE, (now, now))
         except FileNotFoundError:
             with self._lock:
@@ -172,14 +176,19 @@ class Journal:
             self._write(clean=False)
 
     def leave(self, digests: Iterable[str], *, doubt: bool = False) -> None:
-        """Those requests ended; with `doubt`, they may still take effect."""
+        """Those requests ended; with `doubt`, they may still take effect.
+
+        Without it the file is written a little later: if it never is, somebody looks once more.
+        """
         with self._lock:
             now = self._clock.now()
             for digest in digests:
                 self._wire.discard(digest)
                 if doubt:
                     self._doubts[digest] = now
-            self._write(clean=False)
+            self._stale = True
+            if doubt:
+                self._write(clean=False)
 
     def doubt(self, digest: str) -> float | None:
         """Since when (wall seconds) an earlier request for the key may still take effect."""
@@ -205,6 +214,7 @@ class Journal:
     def _write(self, *, clean: bool) -> None:
         if self._fd is None:
             return
+        self._stale = False
         oldest = self._clock.now() - KEPT
         self._doubts = {d: since for d, since in self._doubts.items() if since > oldest}
         plain = {

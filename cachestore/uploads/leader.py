@@ -55,6 +55,7 @@ class Leader:
         self.gate = Gate(options.retry_base, options.retry_cap, parts.dice, clock.monotonic)
         self.queue = Queue(clock.monotonic, options.key_interval, self.gate.admit)
         self.work = Work(parts, self.queue, self.gate, self.journal, outcomes)
+        self.work.on_own_change = self._own_change
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._tried = threading.Event()
@@ -128,8 +129,10 @@ class Leader:
             pause = interval
             try:
                 if self.journal.held or self._take():
+                    start = time.perf_counter()
                     self._tick()
-                    pause = interval / 5
+                    # A large backlog is not read over and over while it changes.
+                    pause = min(interval, max(interval / 5, 3 * (time.perf_counter() - start)))
             except Exception as error:  # the leader must outlive anything
                 self._trouble("the leader", error)
                 pause = max(interval, 0.5)
@@ -169,6 +172,7 @@ class Leader:
         self._beat_at = now
         if self.journal.still_ours():
             self.journal.beat()
+            self._mend_workers()
             return True
         log.warning("cachestore: the leader's lock in %s was removed", self._parts.spool.root)
         self.journal.release()
@@ -231,6 +235,11 @@ class Leader:
             if self._stop.is_set():
                 return
         queue.drop_missing(shard, present, mark)
+
+    def _own_change(self, shard: int, before: int, after: int) -> None:
+        """An acknowledgement of ours is no reason to read its shard again."""
+        if self._seen[shard] == before:
+            self._seen[shard] = after
 
     def _file(self, shard: int, digest: str) -> int:
         """Tells one version of a ticket's file from the next; 0 if it is gone."""

@@ -19,7 +19,7 @@ from cachestore.model import RemoteObject
 from cachestore.policy import retry
 from cachestore.policy.upload import condition_reason, is_ambiguous, kind_of, same_content
 from cachestore.remote.sending import SendCancelled
-from cachestore.uploads.acknowledge import acknowledge
+from cachestore.uploads.acknowledge import OwnChange, acknowledge
 from cachestore.uploads.gate import Gate
 from cachestore.uploads.journal import Journal
 from cachestore.uploads.outcomes import Failed, Outcomes
@@ -57,6 +57,7 @@ class Work:
         self._known: OrderedDict[str, str] = OrderedDict()
         self._requests = Request(parts, self._known, self._is_abandoned)
         self._abandoned = False
+        self.on_own_change: OwnChange = lambda shard, before, after: None
         self.last_error: str | None = None
 
     def abandon(self) -> None:
@@ -231,7 +232,7 @@ class Work:
     def _acknowledge(self, job: Job, etag: str, seconds: float) -> End:
         ticket = job.ticket
         try:
-            gone = acknowledge(self._parts, job, etag)
+            gone = acknowledge(self._parts, job, etag, self.on_own_change)
         except Exception as error:
             # The remote has it; only our own part is left to do, and is tried again.
             job.state = replace(job.state, on_wire=False, sent_etag=etag)
