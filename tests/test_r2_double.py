@@ -8,6 +8,7 @@ import http.client
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -19,6 +20,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as BotoCredentials
 from botocore.exceptions import ClientError
 from servers import client_of
 
@@ -84,15 +88,21 @@ def fetch(url: str, method: str = "GET", data: bytes | None = None, **headers: s
         return error.code
 
 
-def with_header(client: Any, **headers: str) -> Any:
-    """The client, which sends these headers too, signed."""
-
-    def add(request: Any, **_: Any) -> None:
-        for name, value in headers.items():
-            request.headers[name.replace("_", "-")] = value
-
-    client.meta.events.register("before-sign.s3", add)
-    return client
+def signed(
+    double: R2Double, method: str, target: str, data: bytes = b"", **headers: str
+) -> tuple[int, str]:
+    """Status and code of a request that is signed as it is, whatever its headers say."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named = {"x-amz-content-sha256": hashlib.sha256(data).hexdigest()} | named
+    request = AWSRequest(method, f"{double.endpoint}/{target}", named, data)
+    keys = BotoCredentials(double.access_key, double.secret_key)
+    SigV4Auth(keys, "s3", "auto").add_auth(request)
+    connection = http.client.HTTPConnection(urlsplit(double.endpoint).netloc, timeout=60)
+    connection.request(method, f"/{target}", data, dict(request.headers))
+    answer = connection.getresponse()
+    code = re.search(rb"<Code>(\w+)</Code>", answer.read())
+    connection.close()
+    return answer.status, code[1].decode() if code else ""
 
 
 # Signatures
@@ -210,7 +220,7 @@ def test_a_session_token_is_checked() -> None:
 # Bodies
 
 
-def test_wrong_digests_are_refused(client: Any, bucket: str) -> None:
+def test_wrong_digests_are_refused(double: R2Double, client: Any, bucket: str) -> None:
     wrong = base64.b64encode(hashlib.md5(b"other").digest()).decode()
     put = {"Bucket": bucket, "Key": "a", "Body": b"x"}
     assert refused(client.put_object, **put, ContentMD5=wrong) == (400, "BadDigest")
@@ -218,20 +228,19 @@ def test_wrong_digests_are_refused(client: Any, bucket: str) -> None:
     assert refused(client.put_object, **put, ChecksumSHA256=wrong) == (400, "BadDigest")
     right = base64.b64encode(hashlib.sha256(b"x").digest()).decode()
     client.put_object(**put, ChecksumSHA256=right)
-    signed = with_header(client, x_amz_content_sha256="0" * 64)
     expected = (400, "XAmzContentSHA256Mismatch")
-    assert refused(signed.put_object, **put) == expected
+    assert signed(double, "PUT", f"{bucket}/b", b"x", x_amz_content_sha256="0" * 64) == expected
+    assert signed(double, "PUT", f"{bucket}/b", b"x") == (200, "")
 
 
-def test_chunks_and_trailers_are_refused(double: R2Double, bucket: str, client: Any) -> None:
+def test_chunks_and_trailers_are_refused(double: R2Double, bucket: str) -> None:
     expected = (501, "NotImplemented")
-    put = {"Bucket": bucket, "Key": "a", "Body": b"x"}
     for headers in (
         {"x_amz_trailer": "x-amz-checksum-crc32"},
         {"Content_Encoding": "aws-chunked"},
         {"x_amz_content_sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"},
     ):
-        assert refused(with_header(client_of(double), **headers).put_object, **put) == expected
+        assert signed(double, "PUT", f"{bucket}/a", b"x", **headers) == expected
 
 
 def test_a_body_without_a_length_is_refused(double: R2Double, bucket: str, client: Any) -> None:
@@ -381,13 +390,8 @@ def test_what_else_r2_does_not_have(double: R2Double, client: Any, bucket: str) 
     assert fetch(url) == 200
     post = client.generate_presigned_post(bucket, "b")
     assert fetch(post["url"], "POST", b"x", Content_Type="multipart/form-data") == 501
-    strange = with_header(client_of(double))
-
-    def add(params: dict[str, Any], **_: Any) -> None:
-        params["query_string"]["strange"] = "1"
-
-    strange.meta.events.register("before-call.s3.ListObjectsV2", add)
-    assert refused(strange.list_objects_v2, Bucket=bucket) == no
+    assert signed(double, "GET", f"{bucket}?list-type=2&max-keys=3") == (200, "")
+    assert signed(double, "GET", f"{bucket}?list-type=2&strange=1") == no
 
 
 def test_buckets_are_not_for_object_tokens(double: R2Double, client: Any, bucket: str) -> None:

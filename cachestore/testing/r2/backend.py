@@ -27,7 +27,7 @@ from cachestore.testing.r2.request import Refusal, Request, nfc
 
 PASSED = (
     *("content-type", "content-encoding", "content-disposition", "content-language"),
-    *("cache-control", "expires", "content-length"),
+    *("cache-control", "expires"),
     *("x-amz-copy-source", "x-amz-copy-source-range", "x-amz-metadata-directive"),
     *("x-amz-storage-class", "x-amz-sdk-checksum-algorithm", "x-amz-server-side-encryption"),
     *("x-amz-checksum-algorithm", "x-amz-checksum-type"),
@@ -98,7 +98,11 @@ class Backend:
                 return self._call(request, self._checked_parts(request, body.read()))
             if operation == "DeleteObjects":
                 return self._call(request, delete_request(body.read()))
-            return self._call(request, body)
+            answer = self._call(request, body)
+            if operation == "PutObject" and answer.status == 200:
+                found = self._find(request.bucket, request.key)
+                found.set_metadata({"Content-Type": passed_headers(request)["content-type"]})
+            return answer
 
     def _find(self, bucket: str, key: str) -> Any:
         found = self._s3.get_object(bucket, key)
@@ -229,18 +233,19 @@ class Backend:
             "HTTP_AUTHORIZATION": "AWS4-HMAC-SHA256 Credential=double/20260101/us-east-1/s3/"
             "aws4_request, SignedHeaders=host, Signature=0",
             "HTTP_X_MOTO_ACCOUNT_ID": self._account,
-            "CONTENT_LENGTH": "0",
         }
+        if request.operation == "PutObject":
+            # moto would take the body of some types for a form.
+            environ["CONTENT_TYPE"] = "application/octet-stream"
         names = environ[self._names_key] = {}
         for name, value in passed_headers(request).items():
             variable = name.upper().replace("-", "_")
-            if name not in ("content-type", "content-length"):
+            if name != "content-type":
                 variable = f"HTTP_{variable}"
-            environ[variable] = value
+            environ.setdefault(variable, value)
             if "_" in name:
                 names[variable] = name
-        if length is not None:
-            environ["CONTENT_LENGTH"] = str(length)
+        environ["CONTENT_LENGTH"] = str(length or request.header("content-length") or 0)
         return environ
 
 
@@ -254,6 +259,8 @@ def passed_headers(request: Request) -> dict[str, str]:
     if request.operation in ("PutObject", "CreateMultipartUpload"):
         # R2 looks into the body; this is what it says when it finds nothing there.
         headers.setdefault("content-type", "application/octet-stream")
+    elif request.operation != "CopyObject":
+        headers.pop("content-type", None)
     if "x-amz-copy-source" in headers:
         source = nfc(unquote(headers["x-amz-copy-source"]))
         headers["x-amz-copy-source"] = quote(source, safe="/")

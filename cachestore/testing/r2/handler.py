@@ -32,6 +32,7 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "r2-double"
     sys_version = ""
     disable_nagle_algorithm = True
+    _releases = 0
 
     @property
     def service(self) -> Service:
@@ -69,6 +70,7 @@ class Handler(BaseHTTPRequestHandler):
             request = Request.parse(self.command, self.path, headers)
             operation = request.operation
             entry = Entry(self.command, operation, request.bucket, request.key)
+            self._releases = self.service.rules.releases
             rule = self.service.rules.take(self.command, request.key, operation)
             entry.fault = rule.action if rule else ""
             self.service.log.begin(entry)
@@ -83,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         """Let the request take effect, or not, as the rule says; then answer, or not."""
         action = rule.action if rule else ""
         if rule and action == "hang":
-            self.service.rules.wait(rule.seconds)
+            self._wait(rule.seconds)
             self._reset()
         self._receive(request.headers, received, entry)
         if rule and action == "status":
@@ -92,13 +94,13 @@ class Handler(BaseHTTPRequestHandler):
         if rule and action == "reset" and rule.at is None:
             self._reset()
         if rule and action == "late_commit":
-            self.service.rules.wait(rule.seconds)
+            self._wait(rule.seconds)
         answer = self.service.answer(request, received)
         try:
             if action == "drop_answer":
                 self._reset()
             if rule and action == "slow_headers":
-                self.service.rules.wait(rule.seconds)
+                self._wait(rule.seconds)
             self._send(answer, rule, entry)
         finally:
             answer.body.close()
@@ -150,12 +152,12 @@ class Handler(BaseHTTPRequestHandler):
             if rule.action == "reset":
                 self._reset()
             if rule.action == "stall":
-                self.service.rules.wait(rule.seconds)
+                self._wait(rule.seconds)
             if rule.action == "corrupt":
                 piece = piece[:inside] + bytes([piece[inside] ^ 0xFF]) + piece[inside + 1 :]
         self._write(piece, entry)
         if rule and rule.action == "slow_body":
-            self.service.rules.wait(len(piece) / rule.rate)
+            self._wait(len(piece) / rule.rate)
         return end
 
     def _write(self, data: bytes, entry: Entry | None) -> None:
@@ -163,6 +165,9 @@ class Handler(BaseHTTPRequestHandler):
         if entry:
             self.service.log.note(entry, sent=len(data))
         self.wfile.write(data)
+
+    def _wait(self, seconds: float | None) -> None:
+        self.service.rules.wait(seconds, self._releases)
 
     def _reset(self) -> None:
         """End the connection with an RST instead of a FIN."""

@@ -106,7 +106,7 @@ class Rules:
         self.release()
 
     def release(self) -> None:
-        """Let every request that waits for its `seconds` go on now."""
+        """Let every request that has arrived go on now, without its `seconds`."""
         with self._changed:
             self._released += 1
             self._changed.notify_all()
@@ -116,6 +116,12 @@ class Rules:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+    @property
+    def releases(self) -> int:
+        """How often `release()` was called."""
+        with self._changed:
+            return self._released
 
     def take(self, method: str, key: str, operation: str) -> Rule | None:
         """The rule that befalls this request, if any; counts it."""
@@ -128,12 +134,11 @@ class Rules:
                     return rule
         return None
 
-    def wait(self, seconds: float | None) -> None:
-        """Wait so long, or until `release()`."""
+    def wait(self, seconds: float | None, since: int) -> None:
+        """Wait so long, or until there were more than `since` releases."""
         with self._changed:
-            released = self._released
             end = None if seconds is None else time.monotonic() + seconds
-            while not self._ended and self._released == released:
+            while not self._ended and self._released <= since:
                 left = None if end is None else end - time.monotonic()
                 if left is not None and left <= 0:
                     return
