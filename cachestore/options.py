@@ -23,7 +23,7 @@ class RemoteOptions:
     bucket: str
     endpoint: str
     region: str = "auto"
-    access_key: str = ""
+    access_key: str = field(default="", repr=False)
     secret_key: str = field(default="", repr=False)
     session_token: str | None = field(default=None, repr=False)
     public_url: str | None = None
