@@ -171,7 +171,7 @@ def moto(folder: Path) -> Iterator[S3Server]:
 
 def serve_moto() -> None:
     """moto's S3 application on a free port, which is printed."""
-    from moto.server import MotoRequestHandler, create_backend_app
+    from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
     server = make_server(

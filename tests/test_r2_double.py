@@ -42,7 +42,7 @@ def double() -> Iterator[R2Double]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(double: R2Double) -> Any:
     return client_of(double)
 
@@ -52,20 +52,25 @@ def bucket(double: R2Double) -> str:
     return double.new_bucket()
 
 
+@pytest.fixture(scope="module")
+def shared_remote(double: R2Double) -> Iterator[S3Remote]:
+    options = RemoteOptions(
+        bucket=double.bucket,
+        endpoint=double.endpoint,
+        region=double.region,
+        access_key=double.access_key,
+        secret_key=double.secret_key,
+        conditional=double.conditional,
+    )
+    remote = S3Remote(options, workers=8, in_flight=1)
+    yield remote
+    remote.close()
+
+
 class TestContract(RemoteContract):
     @pytest.fixture
-    def remote(self, double: R2Double) -> Iterator[S3Remote]:
-        options = RemoteOptions(
-            bucket=double.bucket,
-            endpoint=double.endpoint,
-            region=double.region,
-            access_key=double.access_key,
-            secret_key=double.secret_key,
-            conditional=double.conditional,
-        )
-        remote = S3Remote(options, workers=8, in_flight=1)
-        yield remote
-        remote.close()
+    def remote(self, shared_remote: S3Remote) -> S3Remote:
+        return shared_remote
 
 
 def refused(call: Any, **arguments: Any) -> tuple[int, str]:

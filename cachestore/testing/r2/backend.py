@@ -1,10 +1,13 @@
 """Objects, kept by moto: its S3 application is called as a WSGI server would call it.
 
-moto reads whole bodies into memory, so bodies of objects are read past it, from its files.
+moto reads whole bodies into memory, several times over. So it gets to see empty ones; the real
+ones become the files of its objects afterwards, and are read from there.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import itertools
 import os
 import secrets
@@ -24,6 +27,8 @@ from cachestore.testing.r2.conditions import (
 )
 from cachestore.testing.r2.documents import delete_request, parse_parts, parts_request
 from cachestore.testing.r2.request import Refusal, Request, nfc
+from cachestore.testing.r2.strict import MIN_PART
+from cachestore.testing.r2.uploads import Received, new_file
 
 PASSED = (
     *("content-type", "content-encoding", "content-disposition", "content-language"),
@@ -82,7 +87,7 @@ class Backend:
                 bucket.multiparts.clear()
                 self._s3.delete_bucket(bucket.name)
 
-    def handle(self, request: Request, body: IO[bytes]) -> Answer:
+    def handle(self, request: Request, received: Received) -> Answer:
         """Let a checked request take effect. Raises Refusal."""
         operation = request.operation
         if operation not in ("ListBuckets", "CreateBucket") and not self.has_bucket(request.bucket):
@@ -95,14 +100,41 @@ class Backend:
             if operation in ("UploadPart", "UploadPartCopy", "ListParts", "AbortMultipartUpload"):
                 self._upload(request)
             if operation == "CompleteMultipartUpload":
-                return self._call(request, self._checked_parts(request, body.read()))
+                return self._complete(request, received.file.read())
             if operation == "DeleteObjects":
-                return self._call(request, delete_request(body.read()))
-            answer = self._call(request, body)
-            if operation == "PutObject" and answer.status == 200:
-                found = self._find(request.bucket, request.key)
-                found.set_metadata({"Content-Type": passed_headers(request)["content-type"]})
-            return answer
+                return self._call(request, delete_request(received.file.read()))
+            if operation in ("PutObject", "UploadPart"):
+                return self._store(request, received)
+            return self._call(request, received.file.read())
+
+    def _store(self, request: Request, received: Received) -> Answer:
+        answer = self._call(request, b"")
+        if answer.status == 200:
+            if request.operation == "PutObject":
+                target = self._find(request.bucket, request.key)
+            else:
+                target = self._upload(request).parts[int(request.asked("partNumber") or 0)]
+            install(target, received.give(), received.size, received.md5)
+            answer.headers.pop("etag", None)
+            answer.headers["ETag"] = f'"{received.md5}"'
+        return answer
+
+    def _complete(self, request: Request, document: bytes) -> Answer:
+        upload = self._upload(request)
+        parts = parse_parts(document)
+        chosen = checked_parts(upload, parts)
+        digests = b"".join(bytes.fromhex(etag) for _, etag in parts)
+        etag = f"{hashlib.md5(digests).hexdigest()}-{len(parts)}"
+        # Before moto's turn: it closes the files of parts.
+        whole, size = joined(chosen)
+        upload.complete = lambda _: (b"", etag, None)
+        answer = self._call(request, parts_request(parts))
+        if answer.status == 200:
+            install(self._find(request.bucket, request.key), whole, size, etag)
+            upload.dispose()
+        else:
+            whole.close()
+        return answer
 
     def _find(self, bucket: str, key: str) -> Any:
         found = self._s3.get_object(bucket, key)
@@ -144,21 +176,6 @@ class Backend:
             raise Refusal(404, "NoSuchUpload", message)
         return upload
 
-    def _checked_parts(self, request: Request, document: bytes) -> bytes:
-        upload = self._upload(request)
-        parts = parse_parts(document)
-        sizes = []
-        for number, etag in parts:
-            part = upload.parts.get(number)
-            if part is None or part.etag.strip('"') != etag:
-                message = "One or more of the specified parts could not be found."
-                raise Refusal(400, "InvalidPart", message)
-            sizes.append(part.contentsize)
-        if len(set(sizes[:-1])) > 1 or (len(sizes) > 1 and sizes[-1] > sizes[0]):
-            message = "All non-trailing parts must have the same length."
-            raise Refusal(400, "InvalidPart", message)
-        return parts_request(parts)
-
     def _read(self, request: Request) -> Answer:
         if request.asked("partNumber") is not None:
             raise Refusal(501, "NotImplemented", "partNumber: not implemented by this double")
@@ -185,18 +202,14 @@ class Backend:
         body.narrow(start, length)
         return Answer(206, headers, body)
 
-    def _call(self, request: Request, body: IO[bytes] | bytes) -> Answer:
-        import io
-
-        stream = io.BytesIO(body) if isinstance(body, bytes) else body
-        length = len(body) if isinstance(body, bytes) else None
+    def _call(self, request: Request, body: bytes) -> Answer:
         said: dict[str, Any] = {}
 
         def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> Any:
             said.update(status=int(status.split()[0]), headers=dict(headers))
             return lambda data: None
 
-        chunks: Iterable[bytes] = self._app(self._environ(request, stream, length), start_response)
+        chunks: Iterable[bytes] = self._app(self._environ(request, body), start_response)
         data = b"".join(chunks)
         getattr(chunks, "close", lambda: None)()
         headers = {
@@ -206,7 +219,7 @@ class Backend:
         }
         return Answer(said["status"], headers, Body(data))
 
-    def _environ(self, request: Request, body: IO[bytes], length: int | None) -> dict[str, Any]:
+    def _environ(self, request: Request, body: bytes) -> dict[str, Any]:
         query = "&".join(
             f"{quote(name, safe='')}={quote(value, safe='')}"
             for name, value in request.query
@@ -223,7 +236,8 @@ class Backend:
             "SERVER_PROTOCOL": "HTTP/1.1",
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
-            "wsgi.input": body,
+            "wsgi.input": io.BytesIO(body),
+            "CONTENT_LENGTH": str(len(body)),
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
@@ -234,19 +248,57 @@ class Backend:
             "aws4_request, SignedHeaders=host, Signature=0",
             "HTTP_X_MOTO_ACCOUNT_ID": self._account,
         }
-        if request.operation == "PutObject":
-            # moto would take the body of some types for a form.
-            environ["CONTENT_TYPE"] = "application/octet-stream"
         names = environ[self._names_key] = {}
         for name, value in passed_headers(request).items():
             variable = name.upper().replace("-", "_")
             if name != "content-type":
                 variable = f"HTTP_{variable}"
-            environ.setdefault(variable, value)
+            environ[variable] = value
             if "_" in name:
                 names[variable] = name
-        environ["CONTENT_LENGTH"] = str(length or request.header("content-length") or 0)
         return environ
+
+
+def checked_parts(upload: Any, parts: list[tuple[int, str]]) -> list[Any]:
+    """moto's objects for the parts. Raises 400 where R2 would not put them together."""
+    chosen = []
+    for number, etag in parts:
+        part = upload.parts.get(number)
+        if part is None or part.etag.strip('"') != etag:
+            message = "One or more of the specified parts could not be found."
+            raise Refusal(400, "InvalidPart", message)
+        chosen.append(part)
+    sizes = [part.contentsize for part in chosen]
+    if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0]:
+        raise Refusal(400, "InvalidPart", "All non-trailing parts must have the same length.")
+    if len(sizes) > 1 and sizes[0] < MIN_PART:
+        message = "Your proposed upload is smaller than the minimum allowed object size."
+        raise Refusal(400, "EntityTooSmall", message)
+    return chosen
+
+
+def joined(parts: list[Any]) -> tuple[IO[bytes], int]:
+    """One file with the bodies of all parts, and its size."""
+    whole = new_file()
+    size = 0
+    for part in parts:
+        body = opened(part)
+        try:
+            for piece in body.pieces():
+                whole.write(piece)
+                size += len(piece)
+        finally:
+            body.close()
+    return whole, size
+
+
+def install(found: Any, file: IO[bytes], size: int, etag: str) -> None:
+    """Make a file the body of one of moto's objects."""
+    with found.lock:
+        found._value_buffer.close()
+        found._value_buffer = file
+        found.contentsize = size
+        found._etag = etag
 
 
 def passed_headers(request: Request) -> dict[str, str]:

@@ -40,7 +40,7 @@ class Service:
             check_limits(request)
             received.check()
             self._check_rate(request)
-            return self.backend.handle(request, received.file)
+            return self.backend.handle(request, received)
         except Refusal as refusal:
             return refused(refusal)
 

@@ -9,6 +9,7 @@ MAX_METADATA = 8192
 MAX_PUT = 5 * 1024**3 - 5 * 1024**2
 MAX_DELETE = 1000
 MAX_PARTS = 10_000
+MIN_PART = 5 * 1024**2
 
 WRITES = ("PutObject", "CopyObject", "CreateMultipartUpload")
 BODIES = ("PutObject", "UploadPart")

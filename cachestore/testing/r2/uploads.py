@@ -45,18 +45,24 @@ CHECKSUMS: dict[str, Callable[[], Digest]] = {
 }
 
 
+def new_file() -> IO[bytes]:
+    """An empty file in memory, which moves to disk when it grows. The caller closes it."""
+    return cast("IO[bytes]", tempfile.SpooledTemporaryFile(IN_MEMORY))
+
+
 class Received:
     """A request's body, whole."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._headers = headers
-        # The caller closes it.
-        self.file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115
+        self.file = new_file()
         self._digests: dict[str, Digest] = {
             name: make() for name, make in CHECKSUMS.items() if name in headers
         }
-        if "content-md5" in headers:
-            self._digests["content-md5"] = hashlib.md5()
+        # Always: it becomes the ETag.
+        self._digests["content-md5"] = hashlib.md5()
+        self.size = 0
+        self._given = False
         if HEX_DIGEST.fullmatch(headers.get("x-amz-content-sha256", "")):
             self._digests["x-amz-content-sha256"] = hashlib.sha256()
 
@@ -68,6 +74,7 @@ class Received:
             if not piece:
                 raise ConnectionResetError(f"{left} of {length} bytes of a body are missing")
             left -= len(piece)
+            self.size += len(piece)
             note(len(piece))
             self.file.write(piece)
             for digest in self._digests.values():
@@ -84,12 +91,24 @@ class Received:
                 if digest.digest().hex() != self._headers[name]:
                     message = f"The provided '{name}' header does not match what was computed."
                     raise Refusal(400, "XAmzContentSHA256Mismatch", message)
-            elif digest.digest() != _decoded(self._headers[name]):
+            elif name in self._headers and digest.digest() != _decoded(self._headers[name]):
                 message = f"The {name} you specified did not match what we received."
                 raise Refusal(400, "BadDigest", message)
 
+    @property
+    def md5(self) -> str:
+        """The body's MD5 in hexadecimal digits."""
+        return self._digests["content-md5"].digest().hex()
+
+    def give(self) -> IO[bytes]:
+        """The file, which now belongs to the caller."""
+        self._given = True
+        return self.file
+
     def close(self) -> None:
-        self.file.close()
+        """Forget the body, unless it was given away."""
+        if not self._given:
+            self.file.close()
 
 
 def _decoded(text: str) -> bytes:
