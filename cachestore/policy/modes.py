@@ -75,9 +75,10 @@ def decide_mode(flags: Flags, credentials: Credentials) -> ModeDecision:
     named = bool(credentials.given & _R2)
     if flags.use_r2 is None and not named:
         return _unasked(flags, family, missing)
-    why = "USE_R2_STORAGE is true" if flags.use_r2 else "R2_* credentials are set"
+    why = "USE_R2_STORAGE is true" if flags.use_r2 else "an R2_* credential is set"
     if not missing:
-        return ModeDecision("remote", f"{why}, and the {family}_* ones are complete", family=family)
+        reason = f"{why}, and the {family}_* credentials are complete"
+        return ModeDecision("remote", reason, family=family)
     what = f"{why}, but {_listed(missing)} {_is_or_are(missing)} missing"
     what += _not_mixed(family, credentials)
     if not flags.fallback:

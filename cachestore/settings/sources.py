@@ -178,12 +178,14 @@ def _env_file(given: Layer, in_environment: tuple[Layer, Layer]) -> Found | None
 
 
 def _read(path: Path, origin: str) -> dict[str, str | None]:
+    fault = None
     try:
         # Some editors put a byte order mark first; it would become part of the first name.
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeError) as error:
         fault = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the settings in {path} ({origin}): {fault}") from None
+    if fault is not None:  # outside the handler: a decoding error carries the file's bytes
+        raise ConfigError(f"cannot read the settings in {path} ({origin}): {fault}")
     return dotenv_values(stream=StringIO(text))
 
 

@@ -20,7 +20,7 @@ from cachestore.errors import InvalidKey
 from cachestore.keys import check_prefix
 
 _NUMBER = re.compile(r"(\d[\d_]*(?:\.\d+)?|\.\d+)\s*([A-Za-z%]*)")
-_SIZES = {"": 1, "b": 1}
+_SIZES = {"": 1, "b": 1, "bytes": 1}
 _SIZES |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
 _SIZES |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)}
 _TIMES = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
