@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from settings_rig import R2, Place, place
 
 from cachestore.errors import ConfigError
+from cachestore.files import Files, locked_folder
 from cachestore.settings import Settings
 from cachestore.settings.live import check_flag, read_flags, set_flag, unset_flag
 from cachestore.settings.names import SETTINGS
 
 __all__ = ["place"]
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_set_and_unset(place: Place) -> None:
@@ -153,18 +150,16 @@ def test_a_write_that_fails_leaves_the_flags_as_they_were(
     assert [path.name for path in (place.folder / "spool").iterdir()] == ["flags.json"]
 
 
-def test_two_processes_that_set_one_each_keep_both(place: Place) -> None:
-    names = ["CACHE_TTL_HOURS", "UPLOAD_WORKERS", "ALERT_QUEUE"]
-    code = (
-        "import sys\n"
-        "from cachestore.settings.live import set_flag, unset_flag\n"
-        "for turn in range(20):\n"
-        "    unset_flag(sys.argv[1], sys.argv[2])\n"
-        "    set_flag(sys.argv[1], sys.argv[2], turn + 1)\n"
-    )
-    spool = str(place.folder / "spool")
-    children = [
-        subprocess.Popen([sys.executable, "-c", code, spool, name], cwd=ROOT) for name in names
-    ]
-    assert [child.wait(timeout=120) for child in children] == [0, 0, 0]
-    assert read_flags(spool) == dict.fromkeys(names, "20")
+def test_one_change_at_a_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two changes that read the same flags would keep only one of the two."""
+    set_flag("spool", "CACHE_TTL_HOURS", 1)
+    monkeypatch.setattr("cachestore.settings.live._LOCK_SECONDS", 0.0)
+    with locked_folder(Files(), place.folder / "spool", 0.0, AssertionError):
+        for change in (
+            lambda: set_flag("spool", "ALERT_QUEUE", 2),
+            lambda: unset_flag("spool", "CACHE_TTL_HOURS"),
+        ):
+            with pytest.raises(ConfigError, match="another process holds"):
+                change()
+    set_flag("spool", "ALERT_QUEUE", 2)
+    assert read_flags("spool") == {"CACHE_TTL_HOURS": "1", "ALERT_QUEUE": "2"}
