@@ -251,7 +251,8 @@ def wrangler(folder: Path) -> Iterator[S3Server]:
     write_once(folder / "index.js", 'export default { fetch() { return new Response("ok") } }\n')
     write_once(folder / "wrangler.toml", wrangler_config(["shared", *names], access))
     env = {"CI": "1", "WRANGLER_SEND_METRICS": "false", "HOME": str(home), "NO_COLOR": "1"}
-    env["XDG_CONFIG_HOME"] = str(home)
+    # What a killed wrangler leaves behind goes with the folders of the tests.
+    env |= {"XDG_CONFIG_HOME": str(home), "TMPDIR": str(home)}
     command += ["dev", "--ip", "127.0.0.1", "--port", "0", "--inspector-port", "0"]
     command += ["--persist-to", str(folder / "data")]
     with (
