@@ -14,6 +14,7 @@ import servers
 from servers import S3Server
 
 # Here too, so that the tests run where the package was not installed as well.
+from cachestore.testing.plugin import cachestore_store as cachestore_store
 from cachestore.testing.plugin import r2_double as r2_double
 
 ABSENT = "no S3 server: "

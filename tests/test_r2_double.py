@@ -558,3 +558,11 @@ def test_the_fixture(r2_double: R2Double) -> None:
     client = client_of(r2_double)
     client.put_object(Bucket=r2_double.bucket, Key="a", Body=b"x")
     assert r2_double.log.count("PUT", "a") == 1
+
+
+def test_the_fixture_of_a_store(request: pytest.FixtureRequest, r2_double: R2Double) -> None:
+    pytest.importorskip("cachestore.local.folder")
+    store = request.getfixturevalue("cachestore_store")
+    store.put("a.txt", b"hello", durability="remote")
+    assert r2_double.log.count(operation="PutObject", key="a.txt", status=200) == 1
+    assert store.get("a.txt").read_bytes() == b"hello"
