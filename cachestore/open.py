@@ -103,7 +103,7 @@ def assemble(
     root = options.cache_dir / (remote_id or "local")
     cache = CacheFiles(root, remote_id, files, board, clock, options)
     catalog = Catalog(root / "catalog", files, clock, _reporter(events))
-    facts = Facts(root / "facts", board, clock)
+    facts = Facts(root / "facts", board)
     folder = LocalFolder(options.local_dir, files, clock, create=True)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
     budget = Budget(options.in_flight_bytes)

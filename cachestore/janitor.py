@@ -1,0 +1,230 @@
+"""The janitor: flushes counted hits, removes what nobody asked for, keeps the limits, syncs."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable
+
+from cachestore.clock import Clock
+from cachestore.errors import SpoolError
+from cachestore.events import Events, Evicted, Hit, Trouble
+from cachestore.files import Files
+from cachestore.local.board import SHARDS
+from cachestore.local.cache import CacheFiles
+from cachestore.local.catalog import Catalog
+from cachestore.local.catalog_rows import Row
+from cachestore.local.hot import HotMap
+from cachestore.local.spool import Spool
+from cachestore.local.spool_scan import tidy_shard
+from cachestore.options import Options
+
+_FIRST_DELAY = 5.0
+_TICK = 15.0
+_SLICE = 64
+
+
+class Janitor:
+    """Works hourly and at start on a thread of its own, and whenever `run_once` is called."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        catalog: Catalog,
+        cache: CacheFiles,
+        hot: HotMap,
+        files: Files,
+        clock: Clock,
+        events: Events,
+        options: Options,
+    ) -> None:
+        self._spool = spool
+        self._catalog = catalog
+        self._cache = cache
+        self._hot = hot
+        self._files = files
+        self._clock = clock
+        self._events = events
+        self._options = options
+        self._reads: dict[str, tuple[int, float]] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._pid = 0
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    def touched(self, key: str) -> None:
+        """A slow-path hit; the hot map counts the others itself. Starts the thread if need be."""
+        now = self._clock.now()
+        with self._lock:
+            count, _ = self._reads.get(key, (0, 0.0))
+            self._reads[key] = (count + 1, now)
+        self.start()
+
+    def flush_hits(self) -> None:
+        """Turn counted hot hits into events, and all reads into one batch for the catalog."""
+        now = self._clock.now()
+        with self._lock:
+            reads, self._reads = self._reads, {}
+        for key, entry, count in self._hot.collect():
+            self._events.emit(Hit(key, entry.size, entry.kind, count))
+            before, _ = reads.get(key, (0, 0.0))
+            reads[key] = (before + count, now)
+        if reads:
+            self._catalog.touch(reads)
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread unless it runs; a forked child starts its own."""
+        if self._pid == os.getpid() or self._stop.is_set():
+            return
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._pid = os.getpid()
+        me = weakref.ref(self)
+        threading.Thread(target=_serve, args=(me,), name="cachestore-janitor", daemon=True).start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self.flush_hits()
+
+    # -- the work --------------------------------------------------------------------------------
+
+    def run_once(self) -> dict[str, int]:
+        """Do everything now; returns how many of what were removed."""
+        done = {"expired": 0, "evicted": 0, "files": 0, "bodies": 0}
+        try:
+            self.flush_hits()
+            done["expired"] = self._expire()
+            done["evicted"] = self._keep_limits()
+            self._sync()
+            done["files"] = self._cache.remove_waiting() + self._orphans()
+            done["files"] += self._cache.sweep() + self._catalog.tidy()
+            done["bodies"] = self._tidy_spool()
+        except (OSError, SpoolError) as error:
+            self._events.emit(Trouble("", "cache", f"cleaning: {error}"))
+        return done
+
+    def quick(self) -> None:
+        """What is done every few seconds: counted hits, syncing, files that waited."""
+        self.flush_hits()
+        self._sync()
+        self._cache.remove_waiting()
+
+    def _discard(self, rows: Iterable[Row], reason: str) -> int:
+        gone = 0
+        for row in rows:
+            if self._catalog.remove(row.key, row.file) is not None:
+                self._cache.discard([row])
+                self._events.emit(Evicted(row.key, row.size, reason))
+                gone += 1
+                self._breathe(gone)
+        return gone
+
+    def _expire(self) -> int:
+        """Copies that nobody read for their TTL and the time after it."""
+        options = self._options
+        if options.ttl is None:
+            return 0
+        limit = self._clock.now() - options.ttl - options.unused_after
+        gone = 0
+        while rows := self._catalog.unused_before(limit):
+            count = self._discard(rows, "age")
+            gone += count
+            if not count:
+                break
+        return gone
+
+    def _keep_limits(self) -> int:
+        """Over a limit only when the settings or the disk changed: admission keeps it."""
+        options = self._options
+        used, entries, _ = self._catalog.totals()
+        need = used - options.cache_max_bytes
+        surplus = entries - options.cache_max_entries if options.cache_max_entries else 0
+        need = max(need, self._missing_free())
+        if need <= 0 and surplus <= 0:
+            return 0
+        return self._discard(self._catalog.longest_unread(need, surplus), "space")
+
+    def _missing_free(self) -> int:
+        """Bytes to free so that the disk keeps its free share."""
+        if not self._options.cache_min_free:
+            return 0
+        disk = os.statvfs(self._options.cache_dir)
+        wanted = int(disk.f_blocks * disk.f_frsize * self._options.cache_min_free)
+        return wanted - disk.f_bavail * disk.f_frsize
+
+    def _sync(self) -> None:
+        """Make copies durable that are older than half a minute, and mark them."""
+        before = self._clock.now() - self._options.sync_after
+        while rows := self._catalog.undurable(before):
+            done = []
+            for row in rows:
+                try:
+                    fd = self._files.open_read(self._cache.path(row))
+                except OSError:
+                    self._catalog.remove(row.key, row.file)
+                    continue
+                try:
+                    self._files.fsync(fd)
+                finally:
+                    self._files.close(fd)
+                done.append(row)
+                self._breathe(len(done))
+            self._catalog.mark_durable(done)
+            if not done:
+                return
+
+    def _orphans(self) -> int:
+        """Copies without a row: of a lost catalog, or of a crash between file and row."""
+        known = self._catalog.files()
+        gone = seen = 0
+        for name, path in self._cache.copies():
+            seen += 1
+            self._breathe(seen)
+            if name not in known:
+                gone += self._cache.orphan(path)
+        return gone
+
+    def _tidy_spool(self) -> int:
+        moved = 0
+        for shard in range(SHARDS):
+            moved += len(tidy_shard(self._spool, shard))
+            self._clock.wait(self._stop, 0.0)
+        return moved
+
+    def _breathe(self, count: int) -> None:
+        """Let others run: one busy thread makes their hits slow."""
+        if count % _SLICE == 0 and threading.current_thread().name == "cachestore-janitor":
+            self._clock.wait(self._stop, 0.001)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep on the janitor's thread; True when it is to end."""
+        return self._clock.wait(self._stop, seconds)
+
+    @property
+    def interval(self) -> float:
+        return self._options.janitor_interval
+
+
+def _serve(me: weakref.ref[Janitor]) -> None:
+    """The thread's work; it ends with the janitor or its store."""
+    passed, due = 0.0, _FIRST_DELAY
+    while (janitor := me()) is not None:
+        pause = min(_TICK, max(0.1, due - passed))
+        if janitor.wait(pause):
+            return
+        passed += pause
+        try:
+            if passed >= due:
+                passed, due = 0.0, janitor.interval
+                janitor.run_once()
+            else:
+                janitor.quick()
+        except Exception as error:  # the janitor never ends because of one bad day
+            janitor._events.emit(Trouble("", "cache", f"janitor: {error}"))
+        del janitor

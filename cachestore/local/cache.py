@@ -1,0 +1,275 @@
+"""Files of the cache: clean copies, downloads under way, hand-outs, and their removal.
+
+Only files whose name and folder are ours are ever removed, and never through a symbolic link.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cachestore.clock import Clock
+from cachestore.files import Files, is_plain, is_real_folder
+from cachestore.keys import Place, extension_of, place_of
+from cachestore.local.board import SHARDS, Board
+from cachestore.local.catalog_rows import Row
+from cachestore.options import Options
+
+_COPY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}(\.[A-Za-z0-9]{1,16})?")
+_PART = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{1,16}(\.[0-9a-f]{16})?\.part")
+_HANDOUT = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}(\.[0-9a-f]{12})?(\.[A-Za-z0-9]{1,16})?(\.tmp)?")
+_PART_AGE = 60.0
+
+
+class CacheFiles:
+    """The files below `CACHE_DIR/<remote id>`; the catalog says which of them are copies."""
+
+    def __init__(
+        self,
+        root: Path,
+        remote_id: str,
+        files: Files,
+        board: Board,
+        clock: Clock,
+        options: Options,
+    ) -> None:
+        self.root = root
+        self._remote_id = remote_id
+        self._files = files
+        self._board = board
+        self._clock = clock
+        self._grace = options.handout_grace
+        self._parts = root / "parts"
+        self._transit = root / "transit"
+        self._waiting: set[Path] = set()
+        self._lock = threading.Lock()
+
+    # -- names ---------------------------------------------------------------------------------
+
+    def path(self, row: Row) -> Path:
+        return self.root / row.file
+
+    def new_name(self, place: Place, key: str) -> str:
+        """A name for a clean copy that nobody used before, relative to the root."""
+        return f"{place.folder}/{place.digest}.{secrets.token_hex(8)}{extension_of(key)}"
+
+    def part_path(self, place: Place, token: int) -> Path:
+        """The temporary file of a download, the same in all processes; its lock is the flight."""
+        return self._parts / f"{place.digest}.{token:x}.part"
+
+    def open_part(self, path: Path) -> int:
+        """A part file, made with its folder if need be."""
+        try:
+            return self._files.open_shared(path)
+        except FileNotFoundError:
+            self._files.make_folder(path.parent)
+            return self._files.open_shared(path)
+
+    # -- becoming a copy -------------------------------------------------------------------------
+
+    def matches(self, row: Row) -> bool:
+        """True when the row's file is there and is the one that the row describes."""
+        try:
+            stat = self._files.stat(self.root / row.file)
+        except OSError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns, stat.st_ino) == (
+            row.size, row.mtime_ns, row.inode,
+        )  # fmt: skip
+
+    def settle(self, part: Path, fd: int, name: str) -> Path:
+        """Give a whole download its final name, read-only."""
+        self._files.chmod(fd, 0o444)
+        final = self.root / name
+        self._into_folder(part, final)
+        return final
+
+    def _into_folder(self, source: Path, final: Path) -> None:
+        try:
+            self._files.rename(source, final)
+        except FileNotFoundError:
+            self._files.make_folder(final.parent)
+            self._files.rename(source, final)
+
+    def link_in(self, source: Path, place: Place, key: str) -> str:
+        """A spool body as a clean copy: a second name, or a copy on another file system."""
+        name = self.new_name(place, key)
+        final = self.root / name
+        self._files.make_folder(final.parent)
+        try:
+            self._files.link(source, final)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            self._copy(source, final)
+        return name
+
+    def _copy(self, source: Path, final: Path) -> None:
+        temporary = self._parts / f"{final.name.split('.')[0]}.{secrets.token_hex(8)}.part"
+        fd = self.open_part(temporary)
+        try:
+            self._files.try_lock(fd)
+            origin = self._files.open_read(source)
+            try:
+                self._files.copy(origin, fd)
+            finally:
+                self._files.close(origin)
+            self._files.chmod(fd, 0o444)
+            self._into_folder(temporary, final)
+        except BaseException:
+            self._files.unlink(temporary)
+            raise
+        finally:
+            self._files.close(fd)
+
+    # -- hand-outs that are no copies --------------------------------------------------------------
+
+    def to_transit(self, path: Path, place: Place, key: str) -> Path:
+        """A whole file that is not admitted stays readable for the grace."""
+        target = self._transit / f"{place.digest}.{secrets.token_hex(16)}{extension_of(key)}"
+        self._into_folder(path, target)
+        return target
+
+    def hand_out(self, body: Path, place: Place, key: str, id_: str, copy_max: int) -> Path:
+        """A pending body's bytes in a file that may be handed out; made once for an operation.
+
+        A clone where the file system can, a copy up to `copy_max` bytes, else a second name.
+        The copy has a set modification time, so one that was edited in place is not used again.
+        """
+        stat = self._files.stat(body)
+        extension = extension_of(key)
+        path = self._transit / f"{place.digest}.{id_}{extension}"
+        if self._is_copy_of(path, stat):
+            return path
+        if os.path.lexists(path):
+            path = self._transit / f"{place.digest}.{id_}.{secrets.token_hex(6)}{extension}"
+        self._files.make_folder(self._transit)
+        if stat.st_size > copy_max:
+            try:
+                self._files.link(body, path)
+                return path
+            except FileExistsError:
+                return path
+            except FileNotFoundError:
+                raise
+            except OSError:
+                pass  # another file system: copied after all
+        self._copied(body, path, stat)
+        return path
+
+    def _is_copy_of(self, path: Path, body: os.stat_result) -> bool:
+        try:
+            there = self._files.stat(path)
+        except OSError:
+            return False
+        return (there.st_size, there.st_mtime_ns) == (body.st_size, body.st_mtime_ns)
+
+    def _copied(self, body: Path, path: Path, stat: os.stat_result) -> None:
+        temporary = path.with_name(f"{path.name.split('.')[0]}.{secrets.token_hex(16)}.tmp")
+        origin = self._files.open_read(body)
+        try:
+            fd = self._files.create(temporary)
+            try:
+                self._files.copy(origin, fd)
+                self._files.chmod(fd, 0o444)
+                os.utime(fd, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+            finally:
+                self._files.close(fd)
+            self._files.rename(temporary, path)
+        except BaseException:
+            self._files.unlink(temporary)
+            raise
+        finally:
+            self._files.close(origin)
+
+    # -- removal -----------------------------------------------------------------------------------
+
+    def discard(self, rows: Iterable[Row]) -> None:
+        """Remove files whose rows are gone. Handed-out and leased ones wait for the janitor."""
+        for row in rows:
+            slot = place_of(self._remote_id, row.key).slot
+            self._board.change(slot)
+            path = self.root / row.file
+            if not self._remove(path, slot):
+                with self._lock:
+                    self._waiting.add(path)
+
+    def _remove(self, path: Path, slot: int) -> bool:
+        """Unlink unless handed out within the grace or leased; True when it is gone."""
+        if self._clock.now() - self._board.handed_out(slot) < self._grace:
+            return not os.path.lexists(path)
+        return self.unlink_unleased(path)
+
+    def unlink_unleased(self, path: Path) -> bool:
+        """Unlink a file of ours that nobody has open under a lease; True when it is gone."""
+        try:
+            fd = self._files.open_read(path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        try:
+            if not self._files.try_lock(fd):
+                return False
+            self._files.unlink(path)
+            return True
+        except OSError:
+            return False
+        finally:
+            self._files.close(fd)
+
+    def remove_waiting(self) -> int:
+        """Try again what could not be removed before; how many files went."""
+        with self._lock:
+            waiting = list(self._waiting)
+        gone = 0
+        for path in waiting:
+            if self._remove(path, int(path.name[:4], 16)):
+                gone += 1
+                with self._lock:
+                    self._waiting.discard(path)
+        return gone
+
+    # -- what is on disk -----------------------------------------------------------------------------
+
+    def copies(self) -> Iterator[tuple[str, Path]]:
+        """Files with a clean copy's name, by their name relative to the root."""
+        for shard in range(SHARDS):
+            folder = self.root / f"{shard:02x}"
+            if is_real_folder(folder):
+                for name in self._files.list(folder):
+                    if _COPY.fullmatch(name) and name[:2] == folder.name:
+                        yield f"{folder.name}/{name}", folder / name
+
+    def is_old(self, path: Path, seconds: float) -> bool:
+        """True for a regular file whose inode changed more than `seconds` ago."""
+        try:
+            changed = self._files.stat(path).st_ctime
+        except OSError:
+            return False
+        return is_plain(path) and self._clock.now() - changed > seconds
+
+    def orphan(self, path: Path) -> bool:
+        """Remove a copy without a row, once it is out of its grace; True when it went."""
+        if not self.is_old(path, max(self._grace, _PART_AGE)):
+            return False
+        return self._remove(path, int(path.name[:4], 16))
+
+    def sweep(self) -> int:
+        """Remove old downloads and hand-outs; how many files went."""
+        gone = 0
+        for folder, pattern, age in (
+            (self._parts, _PART, _PART_AGE),
+            (self._transit, _HANDOUT, max(self._grace, _PART_AGE)),
+        ):
+            if not is_real_folder(folder):
+                continue
+            for name in self._files.list(folder):
+                path = folder / name
+                if pattern.fullmatch(name) and self.is_old(path, age):
+                    gone += self._remove(path, int(name[:4], 16))
+        return gone

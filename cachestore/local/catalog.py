@@ -1,0 +1,309 @@
+"""The catalog: an index of the clean copies. Losing it costs downloads and nothing else.
+
+Any trouble with it is a miss: methods then answer as if it were empty, and a new one is begun
+where that helps. Nothing that belongs to it is raised.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from cachestore.clock import Clock
+from cachestore.files import Files
+from cachestore.local.board import boot_id
+from cachestore.local.catalog_files import CatalogFiles, Unavailable, is_passing
+from cachestore.local.catalog_rows import NEVER, Admission, Limits, Row
+from cachestore.local.catalog_schema import (
+    ALL,
+    admit,
+    choose,
+    delete,
+    end_of_prefix,
+    one,
+    pinned,
+    totals,
+)
+from cachestore.model import RemoteObject
+from cachestore.policy.eviction import EvictionPolicy, LeastRecentlyUsed, Need
+
+T = TypeVar("T")
+_BATCH = 500
+_OLD = 3600.0
+
+
+class Catalog:
+    """Rows by key. Every method is one short transaction and keeps no cursor."""
+
+    def __init__(
+        self,
+        folder: Path,
+        files: Files,
+        clock: Clock,
+        on_trouble: Callable[[str], None],
+        policy: EvictionPolicy | None = None,
+    ) -> None:
+        """`folder` is made when it is needed. `on_trouble` is told of each change of state once."""
+        self._files = CatalogFiles(folder, files, on_trouble)
+        self._clock = clock
+        self._policy: EvictionPolicy = policy or LeastRecentlyUsed()
+        self._boot = boot_id()
+
+    # -- running things --------------------------------------------------------------------------
+
+    def _run(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """Do `work` on this thread's connection; once more on a new database if it is broken."""
+        for again in (True, False):
+            try:
+                return self._files.run(work)
+            except sqlite3.Error as error:
+                if is_passing(error) or not again:
+                    return otherwise
+                self._files.give_up(error, self._files.held_path())
+            except (Unavailable, OSError, ValueError, TypeError, OverflowError):
+                return otherwise  # no catalog now, or a value that none could hold
+        return otherwise
+
+    def _change(
+        self, work: Callable[[sqlite3.Connection], T], otherwise: T, *, full: bool = False
+    ) -> T:
+        """`_run` inside a write transaction; `full`: synced to disk before it returns."""
+
+        def inside(connection: sqlite3.Connection) -> T:
+            if full:
+                connection.execute("PRAGMA synchronous = FULL")
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    result = work(connection)
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+                return result
+            finally:
+                if full:
+                    connection.execute("PRAGMA synchronous = NORMAL")
+
+        return self._run(inside, otherwise)
+
+    def _update(self, sql: str, values: Iterable[tuple[object, ...]]) -> int:
+        """Run one statement for each of `values` in a transaction; how many rows it changed."""
+        batch = list(values)
+        if not batch:
+            return 0
+        return self._change(lambda db: max(0, db.executemany(sql, batch).rowcount), 0)
+
+    def _select(self, where: str, values: tuple[object, ...]) -> list[Row]:
+        sql = f"SELECT {ALL} FROM entries WHERE {where}"
+        return self._run(lambda db: [Row.load(r) for r in db.execute(sql, values).fetchall()], [])
+
+    # -- one key ---------------------------------------------------------------------------------
+
+    def get(self, key: str) -> Row | None:
+        """The key's row."""
+        return self._run(lambda db: one(db, key), None)
+
+    def admit(
+        self, row: Row, *, max_bytes: int, max_entries: int = 0, need_free: int = 0
+    ) -> Admission:
+        """Put a row in, and take out as many as it needs, in one transaction.
+
+        The allocated bytes of all rows never pass `max_bytes`, nor their number `max_entries`
+        (0: no limit); at least `need_free` bytes are evicted (for a disk that is nearly full).
+        Victims are unpinned and never the newcomer. Not admitted, and nothing evicted, if it
+        cannot fit; the older row of its key is gone (`replaced`) all the same.
+        """
+        limits = Limits(max_bytes, max_entries)
+        return self._change(
+            lambda db: admit(db, row, limits, self._policy, need_free=need_free), Admission(False)
+        )
+
+    def admit_many(self, rows: Iterable[Row], *, max_bytes: int, max_entries: int = 0) -> list[Row]:
+        """Put acknowledged copies in, synced before this returns.
+
+        Returned are the rows whose files are to be discarded: replaced ones, those that made
+        room, and those of `rows` that could not be admitted.
+        """
+        batch = list(rows)
+        limits = Limits(max_bytes, max_entries)
+        spare = frozenset(row.key for row in batch)
+
+        def work(db: sqlite3.Connection) -> list[Row]:
+            out: list[Row] = []
+            for row in batch:
+                done = admit(db, row, limits, self._policy, spare=spare)
+                out += done.evicted
+                out += [] if done.replaced is None else [done.replaced]
+                out += [] if done.admitted else [row]
+            return out
+
+        return self._change(work, [], full=True)
+
+    def remove(self, key: str, file: str | None = None, *, full: bool = False) -> Row | None:
+        """Take a key's row out (only if it names `file`, when given); the row that went.
+
+        `full`: synced before this returns, so that a power cut does not bring it back.
+        """
+
+        def work(db: sqlite3.Connection) -> Row | None:
+            row = one(db, key)
+            if row is None or (file is not None and row.file != file):
+                return None
+            return row if delete(db, row) else None
+
+        return self._change(work, None, full=full)
+
+    def remove_many(self, rows: Iterable[Row]) -> list[Row]:
+        """Take out exactly these rows, except ones pinned by now; the rows that went."""
+        batch = list(rows)
+
+        def work(db: sqlite3.Connection) -> list[Row]:
+            gone = []
+            for row in batch:
+                now = one(db, row.key)
+                if now is not None and now.file == row.file and now.pinned <= row.pinned:
+                    delete(db, row)
+                    gone.append(row)
+            return gone
+
+        return self._change(work, [])
+
+    def validated(self, key: str, file: str, when: float, obj: RemoteObject | None = None) -> None:
+        """The remote said at `when` (wall seconds) that this copy is current.
+
+        `obj`: what it said of the object's attributes, which may change without its bytes.
+        """
+        sql, values = "validated = ?", (when,)
+        if obj is not None:
+            sql += ", content_type = ?, metadata = ?, cache_control = ?, modified = ?"
+            text = json.dumps(dict(obj.metadata))
+            values += (obj.content_type, text, obj.cache_control, obj.modified)  # type: ignore[assignment]  # a tuple of another length
+        self._update(f"UPDATE entries SET {sql} WHERE key = ? AND file = ?", [(*values, key, file)])
+
+    def set_ttl(self, key: str, ttl: float | None) -> None:
+        """Seconds that the key's copy is fresh: None for the store's, `NEVER` for ever."""
+        self._update("UPDATE entries SET ttl = ? WHERE key = ?", [(ttl, key)])
+
+    def needs_verification(self, row: Row) -> bool:
+        """True for a copy that was not yet synced when the machine last went down."""
+        return not row.durable and row.boot != self._boot
+
+    # -- batches ---------------------------------------------------------------------------------
+
+    def touch(self, reads: Mapping[str, tuple[int, float]]) -> None:
+        """Note reads: key to how many and the last one's wall seconds."""
+        self._update(
+            "UPDATE entries SET uses = uses + ?, used = max(used, ?) WHERE key = ?",
+            [(count, when, key) for key, (count, when) in reads.items()],
+        )
+
+    def mark_durable(self, rows: Iterable[Row]) -> int:
+        """These copies were synced; how many rows say so now."""
+        return self._update(
+            "UPDATE entries SET durable = 1 WHERE key = ? AND file = ?",
+            [(row.key, row.file) for row in rows],
+        )
+
+    def undurable(self, before: float, limit: int = _BATCH) -> list[Row]:
+        """Copies of this run of the machine, last validated before `before`, not synced yet."""
+        return self._select(
+            "durable = 0 AND boot = ? AND validated <= ? ORDER BY validated LIMIT ?",
+            (self._boot, before, limit),
+        )
+
+    def unused_before(
+        self, when: float, limit: int = _BATCH, *, ttl: float | None = 0.0
+    ) -> list[Row]:
+        """Unpinned copies whose TTL was over at `when`, counted from the last read or validation.
+
+        `ttl`: the store's, for copies that have none of their own (None: they never expire).
+        """
+        own = "max(used, validated) + coalesce(ttl, ?) <= ? AND coalesce(ttl, ?) != ?"
+        store = NEVER if ttl is None else ttl
+        return self._select(
+            f"pinned = 0 AND used <= ? AND {own} ORDER BY used LIMIT ?",
+            (when, store, when, store, NEVER, limit),
+        )
+
+    def longest_unread(self, need: int, surplus: int) -> list[Row]:
+        """What the policy would evict so that `need` bytes and `surplus` rows go; maybe less."""
+        return self._run(lambda db: choose(db, Need(need, surplus), self._policy), [])
+
+    def rows(self, after: str | None = None, limit: int = _BATCH) -> list[Row]:
+        """Rows in key order, behind the key `after`; fewer than `limit` at the end."""
+        return self._below("", after, limit)
+
+    def keys_below(self, prefix: str, after: str | None = None, limit: int = _BATCH) -> list[str]:
+        """Keys that start with `prefix`, in UTF-8 order, behind the key `after`."""
+        where, values = _range(prefix, after)
+        sql = f"SELECT key FROM entries WHERE {where} ORDER BY key LIMIT ?"
+        return self._run(lambda db: [key for [key] in db.execute(sql, (*values, limit))], [])
+
+    def rows_below(self, prefix: str) -> Iterator[Row]:
+        """Rows whose key starts with `prefix`, read in batches."""
+        after: str | None = None
+        while batch := self._below(prefix, after, _BATCH):
+            yield from batch
+            after = batch[-1].key
+
+    def _below(self, prefix: str, after: str | None, limit: int) -> list[Row]:
+        where, values = _range(prefix, after)
+        return self._select(f"{where} ORDER BY key LIMIT ?", (*values, limit))
+
+    def files_in(self, folder: str) -> set[str] | None:
+        """The files with a row in a shard folder; None if that cannot be known now.
+
+        An empty answer of a catalog that is merely busy would make every copy an orphan.
+        """
+        sql = "SELECT file FROM entries WHERE file >= ? AND file < ?"
+        values = (f"{folder}/", f"{folder}0")  # "0" is what follows "/"
+        return self._run(lambda db: {name for [name] in db.execute(sql, values)}, None)
+
+    def totals(self) -> tuple[int, int, int]:
+        """Allocated bytes, entries, and pinned entries."""
+        return self._run(lambda db: (*totals(db), pinned(db)[1]), (0, 0, 0))
+
+    # -- pins ------------------------------------------------------------------------------------
+
+    def pin(self, key: str) -> None:
+        """Never evict the key's copy, the one there is and those to come."""
+        self._pin(key, "INSERT OR REPLACE INTO pins VALUES (?)", 1)
+
+    def unpin(self, key: str) -> None:
+        self._pin(key, "DELETE FROM pins WHERE key = ?", 0)
+
+    def _pin(self, key: str, sql: str, value: int) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(sql, (key,))
+            db.execute("UPDATE entries SET pinned = ? WHERE key = ?", (value, key))
+
+        self._change(work, None)
+
+    def pins(self) -> list[str]:
+        """Pinned keys, with a copy or without, in order."""
+        sql = "SELECT key FROM pins ORDER BY key"
+        return self._run(lambda db: [key for [key] in db.execute(sql)], [])
+
+    # -- keeping ---------------------------------------------------------------------------------
+
+    def tidy(self) -> int:
+        """Remove databases that were left behind more than an hour ago; how many files went."""
+        return self._files.remove_old(self._clock.now() - _OLD)
+
+    def close(self) -> None:
+        """For good: what is asked later finds nothing."""
+        self._files.close()
+
+
+def _range(prefix: str, after: str | None) -> tuple[str, tuple[str, ...]]:
+    """The primary key's range that holds what starts with `prefix` and lies behind `after`."""
+    where, values = ("key >= ?", (prefix,)) if after is None else ("key > ?", (max(after, prefix),))
+    if after is not None and after < prefix:
+        where = "key >= ?"
+    end = end_of_prefix(prefix)
+    return (where, values) if end is None else (f"{where} AND key < ?", (*values, end))
