@@ -81,14 +81,8 @@ class Core:
         """
         ticket = self.spool.read(place)
         record = self.folder.record(key)
-        if record is not None and record.remote_id not in ("", self.remote_id):
-            record = None
         facts = None if record is None else RecordFacts(record.id, record.state, record.replaces)
-        which = newest(
-            None if ticket is None else ticket.id,
-            None if ticket is None else ticket.replaces,
-            facts,
-        )
+        which = newest(None if ticket is None else ticket.id, facts)
         return {"ticket": ticket, "record": record}.get(which or "")
 
     def warn_if_in_loop(self, what: str) -> None:

@@ -98,9 +98,11 @@ class Finder:
         row = self._row(key)
         state = None if record is None else record.state
         stale = row is not None and record is not None and row.etag != record.etag
-        if there is not None and local_readable("local", state, newer_known=stale):
-            if not (there.legacy and row is not None):
-                return self._found_local(there, token)
+        readable = there is not None and local_readable(state, newer_known=stale)
+        if there is not None and readable and not (there.legacy and row is not None):
+            return self._found_local(there, token)
+        if state == "unsent":
+            self.absent(key, negative=True)  # somebody removed the file from LOCAL_DIR
         if row is not None:
             return self._found_row(row, token, "fresh", FOREVER)
         if record is not None and record.state == "superseded":
@@ -108,8 +110,6 @@ class Finder:
                 f"the newest version of {key!r} is in the bucket, which is switched off; what"
                 " LOCAL_DIR holds is older. Switch the remote on to read it"
             )
-        if there is not None:
-            return self._found_local(there, token)
         self.absent(key, negative=True)
 
     def _found_local(self, there: LocalFile, token: int) -> Found:

@@ -52,7 +52,7 @@ class Lister:
         core = self._core
         changed: dict[str, ObjectInfo | None] = {}
         tickets = core.index.below(prefix)
-        for record in core.folder.unsent(core.remote_id):
+        for record in core.folder.unsent():
             if record.key.startswith(prefix):
                 tickets.setdefault(record.key, _NOTHING)
         for key, ticket in tickets.items():

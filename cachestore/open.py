@@ -33,10 +33,13 @@ from cachestore.remote.base import RemoteStore
 from cachestore.remote.breaker import GuardedRemote
 from cachestore.remote.budget import Budget
 from cachestore.remote.directory import DirectoryRemote
+from cachestore.remote.ids import remote_id_of
 from cachestore.remote.s3 import S3Remote
 from cachestore.stats import Stats
 from cachestore.store import CacheStore
 from cachestore.uploader import Uploader
+from cachestore.uploads.changes import FolderChanges
+from cachestore.uploads.copies import CacheCopies
 
 if TYPE_CHECKING:
     from cachestore.settings import Settings
@@ -49,8 +52,13 @@ def open_store(settings: Settings | Options | None = None, **overrides: Any) -> 
     example `cache_dir=...`. Raises `ConfigError`.
     """
 
+    folders: dict[bool, Options] = {}
+
     def build() -> tuple[Core, Downloader]:
-        return assemble(_options(settings, overrides))
+        options = _options(settings, overrides)
+        private = options.mode == "mock"
+        kept = folders.setdefault(private, _resolved(options))
+        return assemble(_in_folders_of(kept, options))
 
     store = CacheStore(build)
     options = store.options
@@ -104,13 +112,14 @@ def assemble(
     cache = CacheFiles(root, remote_id, files, board, clock, options)
     catalog = Catalog(root / "catalog", files, clock, _reporter(events))
     facts = Facts(root / "facts", board)
-    folder = LocalFolder(options.local_dir, files, clock, create=True)
+    folder = LocalFolder(options.local_dir, remote_id, files, clock)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
     budget = Budget(options.in_flight_bytes)
     hot = HotMap(board, clock.now if clock.__class__ is not SystemClock else _now())
     uploader = Uploader(
-        guarded, spool=spool, catalog=catalog, cache=cache, folder=folder, files=files,
-        clock=clock, events=events, options=options, budget=budget,
+        guarded, spool=spool, copies=CacheCopies(catalog, cache, files, clock, options),
+        changes=FolderChanges(folder, spool, files), files=files, clock=clock, events=events,
+        options=options, budget=budget,
     )  # fmt: skip
     janitor = Janitor(
         spool=spool, catalog=catalog, cache=cache, hot=hot, files=files, clock=clock,
@@ -162,6 +171,18 @@ def _resolved(options: Options) -> Options:
     )
 
 
+def _in_folders_of(kept: Options, options: Options) -> Options:
+    """Folders are decided at the first load: a `reload` elsewhere must not lose sight of work."""
+    return replace(
+        options,
+        cache_dir=kept.cache_dir,
+        spool_dir=kept.spool_dir,
+        local_dir=kept.local_dir,
+        mock_dir=kept.mock_dir,
+        mock_private=False,
+    )
+
+
 class _Keeper:
     """Lives as long as the interpreter; mock folders go with it."""
 
@@ -176,7 +197,7 @@ def _remote(options: Options) -> RemoteStore | None:
         return DirectoryRemote(options.mock_dir or options.cache_dir.parent / "remote")
     if options.remote is None:
         raise ConfigError("mode 'remote' needs a remote; set the R2_* variables")
-    return S3Remote(options.remote, workers=options.workers + options.download_parts)
+    return S3Remote(options.remote, workers=options.workers, in_flight=options.download_parts)
 
 
 def _remote_id(options: Options, remote: RemoteStore | None) -> str:
@@ -185,7 +206,7 @@ def _remote_id(options: Options, remote: RemoteStore | None) -> str:
         remember_remote(options.spool_dir, remote.remote_id, remote.name)
         return remote.remote_id
     if options.remote is not None:
-        return S3Remote(options.remote, workers=1).remote_id
+        return remote_id_of(options.remote.endpoint, options.remote.bucket)
     return last_remote(options.spool_dir)
 
 

@@ -202,7 +202,7 @@ class Writer:
 
     def _put_local(self, key: str, source: Any, attributes: Attributes) -> Receipt:
         core = self._core
-        staged = core.folder.stage(key, source, attributes, core.remote_id)
+        staged = core.folder.stage(key, source, attributes)
         try:
             with core.spool.lock(core.spool.place(key)) as folder:
                 void = self._void(key)
@@ -243,9 +243,8 @@ class Writer:
             with core.spool.lock(core.spool.place(key)) as folder:
                 void = self._void(key)
                 core.folder.publish_delete(
-                    key, id_, replaces=None if void is None else void.id,
-                    remote_id=core.remote_id,
-                )  # fmt: skip
+                    key, id_, replaces=None if void is None else void.id
+                )
                 self._retire_held(key, void, folder)
             self._after_local(key, void, events.Spooled(key, 0, "delete", id_))
             return

