@@ -19,7 +19,7 @@ from cachestore.local.board import SHARDS, Board
 from cachestore.local.catalog_rows import Row
 from cachestore.options import Options
 
-_COPY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}(\.[A-Za-z0-9]{1,16})?")
+_COPY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}(\.[A-Za-z0-9]{1,16})?")
 _PART = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{1,16}(\.[0-9a-f]{16})?\.part")
 _HANDOUT = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}(\.[0-9a-f]{12})?(\.[A-Za-z0-9]{1,16})?(\.tmp)?")
 _PART_AGE = 60.0
@@ -55,7 +55,7 @@ class CacheFiles:
 
     def new_name(self, place: Place, key: str) -> str:
         """A name for a clean copy that nobody used before, relative to the root."""
-        return f"{place.folder}/{place.digest}.{secrets.token_hex(8)}{extension_of(key)}"
+        return f"{place.folder}/{place.digest}-{secrets.token_hex(8)}{extension_of(key)}"
 
     def part_path(self, place: Place, token: int) -> Path:
         """The temporary file of a download, the same in all processes; its lock is the flight."""
@@ -109,7 +109,7 @@ class CacheFiles:
         return name
 
     def _copy(self, source: Path, final: Path) -> None:
-        temporary = self._parts / f"{final.name.split('.')[0]}.{secrets.token_hex(8)}.part"
+        temporary = self._parts / f"{final.name[:64]}.{secrets.token_hex(8)}.part"
         fd = self.open_part(temporary)
         try:
             self._files.try_lock(fd)
@@ -130,7 +130,7 @@ class CacheFiles:
 
     def to_transit(self, path: Path, place: Place, key: str) -> Path:
         """A whole file that is not admitted stays readable for the grace."""
-        target = self._transit / f"{place.digest}.{secrets.token_hex(16)}{extension_of(key)}"
+        target = self._transit / f"{place.digest}-{secrets.token_hex(16)}{extension_of(key)}"
         self._into_folder(path, target)
         return target
 
@@ -142,11 +142,11 @@ class CacheFiles:
         """
         stat = self._files.stat(body)
         extension = extension_of(key)
-        path = self._transit / f"{place.digest}.{id_}{extension}"
+        path = self._transit / f"{place.digest}-{id_}{extension}"
         if self._is_copy_of(path, stat):
             return path
         if os.path.lexists(path):
-            path = self._transit / f"{place.digest}.{id_}.{secrets.token_hex(6)}{extension}"
+            path = self._transit / f"{place.digest}-{id_}-{secrets.token_hex(6)}{extension}"
         self._files.make_folder(self._transit)
         if stat.st_size > copy_max:
             try:
@@ -169,7 +169,7 @@ class CacheFiles:
         return (there.st_size, there.st_mtime_ns) == (body.st_size, body.st_mtime_ns)
 
     def _copied(self, body: Path, path: Path, stat: os.stat_result) -> None:
-        temporary = path.with_name(f"{path.name.split('.')[0]}.{secrets.token_hex(16)}.tmp")
+        temporary = path.with_name(f"{path.name[:64]}.{secrets.token_hex(16)}.tmp")
         origin = self._files.open_read(body)
         try:
             fd = self._files.create(temporary)

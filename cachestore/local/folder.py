@@ -191,7 +191,7 @@ class LocalFolder:
     def stage(self, key: str, source: Any, attributes: Attributes) -> LocalStaged:
         """Copy a source under a hidden name. Raises `SourceError`, `SpoolFull`, `SpoolError`."""
         id_ = new_id()
-        name = f"{HIDDEN}/staged/{key_digest(key)}.{id_}{extension_of(key)}"
+        name = f"{HIDDEN}/staged/{key_digest(key)}-{id_}{extension_of(key)}"
         path = self.root / name
         try:
             self._make_hidden("staged")
@@ -278,7 +278,7 @@ class LocalFolder:
                 except (FileExistsError, NotADirectoryError):
                     pass  # somebody made a file where a folder has to be
         self._make_hidden("objects")
-        return f"{HIDDEN}/objects/{key_digest(key)}.{new_id()}{extension_of(key)}"
+        return f"{HIDDEN}/objects/{key_digest(key)}-{new_id()}{extension_of(key)}"
 
     def _is_free(self, key: str, path: Path, records: dict[str, Record]) -> bool:
         """True if the key's own name may be written: not a folder, a link, or another's work."""
