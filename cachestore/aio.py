@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -143,7 +144,7 @@ class AsyncCacheStore:
 
     # -- the rest ------------------------------------------------------------------------------
 
-    async def pending(self) -> list[PendingItem]:
+    async def pending(self) -> builtins.list[PendingItem]:
         return await self._run(self.sync.pending)
 
     async def retry(self, key: str | None = None) -> int:

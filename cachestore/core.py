@@ -39,7 +39,7 @@ from cachestore.uploader import Uploader
 
 @dataclass(slots=True)
 class Core:
-    """Everything that the reading, writing and keeping rooms share. `remote`: None in local mode."""
+    """What the reading, writing and keeping rooms share. `remote`: None in local mode."""
 
     options: Options
     clock: Clock

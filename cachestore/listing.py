@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from cachestore.core import Core, info_of_remote, info_of_row, info_of_ticket
 from cachestore.errors import RemoteUnavailable
@@ -38,7 +38,7 @@ class Lister:
         changed = self._changes(prefix)
         local = self._local(prefix)
         if all_local(prefix, options.mode, options.local_only_prefixes):
-            items = self._all_local(prefix, changed, local)
+            items: Iterator[Item] = self._all_local(prefix, changed, local)
         else:
             if core.remote is None:
                 raise RemoteUnavailable(f"cannot list {prefix!r}: the remote is switched off")
@@ -135,7 +135,7 @@ class Lister:
             return info_of_row(row)
         return info_of_remote(obj, obj.key)
 
-    def _has_survivor(self, common: str, gone: list[str]) -> bool:
+    def _has_survivor(self, common: str, gone: Collection[str]) -> bool:
         """A common prefix stays unless all that is below it was deleted here."""
         below = {key for key in gone if key.startswith(common)}
         if not below:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from os import PathLike
@@ -87,7 +88,7 @@ class CacheStore:
 
         `source`: a path, bytes, a binary file or an object with `.file`; a file object is read
         from its start and left where it was. `content_type` None: by the key's name. `metadata`:
-        names are lower-cased, values any text, 8,192 bytes in all. `ttl`: seconds for which a
+        names are lower-cased, values any text; 8,064 bytes as sent, percent-encoded. `ttl`: seconds for which a
         clean copy is fresh, None for the store's. `durability="remote"`: return when the bucket
         has it; conditions imply that. `if_match`: an ETag; `if_none_match`: "*".
 
@@ -233,7 +234,7 @@ class CacheStore:
 
     # -- pending work --------------------------------------------------------------------------
 
-    def pending(self) -> list[PendingItem]:
+    def pending(self) -> builtins.list[PendingItem]:
         """Every operation that a remote does not have yet, with tries, last error and age."""
         self._core.check_open()
         return self._core.uploader.pending()

@@ -242,9 +242,7 @@ class Writer:
             id_ = new_id()
             with core.spool.lock(core.spool.place(key)) as folder:
                 void = self._void(key)
-                core.folder.publish_delete(
-                    key, id_, replaces=None if void is None else void.id
-                )
+                core.folder.publish_delete(key, id_, replaces=None if void is None else void.id)
                 self._retire_held(key, void, folder)
             self._after_local(key, void, events.Spooled(key, 0, "delete", id_))
             return

@@ -6,11 +6,11 @@ import hashlib
 import threading
 from pathlib import Path
 
-from cachestore.testing.r2 import R2Double
 from process_rig import finish, load_options, save_options, say, start
 from store_rig import make_options, store_of
 
 from cachestore.options import RemoteOptions
+from cachestore.testing.r2 import R2Double
 
 SIZE = 20_000_000
 

@@ -114,7 +114,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path, chang
 
     fd = Files().create(tmp_path / "target")
     try:
-        with pytest.raises(SourceError, match="changed|went away"):
+        with pytest.raises(SourceError, match=r"changed|went away"):
             copy_source(Meddling(), path, fd)
     finally:
         os.close(fd)

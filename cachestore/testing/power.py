@@ -229,7 +229,7 @@ class Disk:
 
     def _content(self, inode: int, rng: random.Random, style: str) -> bytes:
         file = self._inodes.get(inode, _Inode())
-        if style == "all" or not file.since and file.durable is not None:
+        if style == "all" or (not file.since and file.durable is not None):
             return bytes(file.now)
         durable = file.durable or b""
         if style in ("least", "names"):
