@@ -1,0 +1,47 @@
+"""The commands, gathered."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cachestore import __version__
+from cachestore.cli import demo, doctor, files, flags, work
+from cachestore.cli.stores import log_to_stderr
+
+app = typer.Typer(
+    name="cachestore",
+    help="Cache-first file storage: local disk in front, Cloudflare R2 or any S3 behind.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    context: typer.Context,
+    env_file: Annotated[
+        Path | None, typer.Option(help="Read settings from this file instead of .env.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    log_to_stderr(logging.INFO if verbose else logging.WARNING)
+    context.obj = {} if env_file is None else {"env_file": str(env_file)}
+
+
+for module in (demo, doctor, files, work, flags):
+    for command in module.COMMANDS:
+        app.command()(command)
