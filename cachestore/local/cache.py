@@ -16,12 +16,13 @@ from cachestore.clock import Clock
 from cachestore.files import Files, is_plain, is_real_folder
 from cachestore.keys import Place, extension_of, place_of
 from cachestore.local.board import SHARDS, Board
-from cachestore.local.catalog_rows import Row
+from cachestore.local.catalog_rows import COPY_NAME, Row
 from cachestore.options import Options
 
-_COPY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}(\.[A-Za-z0-9]{1,16})?")
 _PART = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{1,16}(\.[0-9a-f]{16})?\.part")
-_HANDOUT = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}(\.[0-9a-f]{12})?(\.[A-Za-z0-9]{1,16})?(\.tmp)?")
+_HANDOUT = re.compile(
+    r"[0-9a-f]{64}(-[0-9a-f]{32}(-[0-9a-f]{12})?(\.[A-Za-z0-9]{1,16})?|\.[0-9a-f]{32}\.tmp)"
+)
 _PART_AGE = 60.0
 
 
@@ -200,7 +201,11 @@ class CacheFiles:
 
     def _remove(self, path: Path, slot: int) -> bool:
         """Unlink unless handed out within the grace or leased; True when it is gone."""
-        if self._clock.now() - self._board.handed_out(slot) < self._grace:
+        now = self._clock.now()
+        since = now - self._board.handed_out(slot)
+        if since < -self._grace:
+            self._board.hand_out(slot, now)  # the clock went back: the grace begins anew
+        if since < self._grace:
             return not os.path.lexists(path)
         return self.unlink_unleased(path)
 
@@ -234,15 +239,15 @@ class CacheFiles:
                     self._waiting.discard(path)
         return gone
 
-    # -- what is on disk -----------------------------------------------------------------------------
+    # -- what is on disk ---------------------------------------------------------------------------
 
-    def copies(self) -> Iterator[tuple[str, Path]]:
-        """Files with a clean copy's name, by their name relative to the root."""
-        for shard in range(SHARDS):
-            folder = self.root / f"{shard:02x}"
+    def copies(self, shard: int | None = None) -> Iterator[tuple[str, Path]]:
+        """Files with a clean copy's name, by their name relative to the root; of one shard only."""
+        for number in range(SHARDS) if shard is None else (shard,):
+            folder = self.root / f"{number:02x}"
             if is_real_folder(folder):
                 for name in self._files.list(folder):
-                    if _COPY.fullmatch(name) and name[:2] == folder.name:
+                    if COPY_NAME.fullmatch(name) and name[:2] == folder.name:
                         yield f"{folder.name}/{name}", folder / name
 
     def is_old(self, path: Path, seconds: float) -> bool:

@@ -14,7 +14,8 @@ from cachestore.local.board import boot_id
 NEVER = -1.0
 """The TTL of a copy that never expires."""
 
-COPY_NAME = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}(\.[A-Za-z0-9]{1,16})?")
+COPY_NAME = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}(\.[A-Za-z0-9]{1,16})?")
+"""As `CacheFiles.new_name` makes it: its only dot begins the key's own extension."""
 
 COLUMNS = (
     "key", "file", "size", "mtime_ns", "inode", "allocated", "etag", "sha256", "content_type",

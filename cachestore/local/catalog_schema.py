@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 
@@ -107,7 +107,7 @@ def choose(
         return policy.victims(candidates, need)
 
 
-def _unpinned(db: sqlite3.Connection, spare: frozenset[str]) -> Iterator[Row]:
+def _unpinned(db: sqlite3.Connection, spare: frozenset[str]) -> Generator[Row, None, None]:
     """Unpinned rows, longest unread first."""
     cursor = db.execute(f"SELECT {ALL} FROM entries WHERE pinned = 0 ORDER BY used")
     with closing(cursor):
