@@ -234,12 +234,9 @@ class Downloader:
                         max_bytes=self._options.cache_max_bytes,
                         max_entries=self._options.cache_max_entries,
                     )
+                    gone = [*done.evicted, *([done.replaced] if done.replaced else [])]
+                    self._discard(done.evicted, gone)
                     if done.admitted:
-                        gone = [
-                            *done.evicted,
-                            *([done.replaced] if done.replaced else []),
-                        ]
-                        self._discard(done.evicted, gone)
                         return Landed(final, info, row)
         except SpoolError:
             pass

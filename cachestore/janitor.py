@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable
 
 from cachestore.clock import Clock
 from cachestore.errors import SpoolError
@@ -97,16 +97,23 @@ class Janitor:
     def run_once(self) -> dict[str, int]:
         """Do everything now; returns how many of what were removed."""
         done = {"expired": 0, "evicted": 0, "files": 0, "bodies": 0}
-        try:
-            self.flush_hits()
-            done["expired"] = self._expire()
-            done["evicted"] = self._keep_limits()
-            self._sync()
-            done["files"] = self._cache.remove_waiting() + self._orphans()
-            done["files"] += self._cache.sweep() + self._catalog.tidy()
-            done["bodies"] = self._tidy_spool()
-        except (OSError, SpoolError) as error:
-            self._events.emit(Trouble("", "cache", f"cleaning: {error}"))
+        self.flush_hits()
+        steps: tuple[tuple[str, Callable[[], int]], ...] = (
+            ("expired", self._expire),
+            ("evicted", self._keep_limits),
+            ("files", self._cache.remove_waiting),
+            ("files", self._orphans),
+            ("files", self._cache.sweep),
+            ("files", self._catalog.tidy),
+            ("bodies", self._tidy_spool),
+        )
+        for name, work in steps:
+            try:
+                done[name] += work()
+            except (OSError, SpoolError) as error:  # what is wrong in one place stops no other
+                where = "spool" if name == "bodies" else "cache"
+                self._events.emit(Trouble("", where, f"cleaning: {error}"))
+        self._sync()
         return done
 
     def quick(self) -> None:
@@ -115,24 +122,23 @@ class Janitor:
         self._sync()
         self._cache.remove_waiting()
 
-    def _discard(self, rows: Iterable[Row], reason: str) -> int:
+    def _discard(self, rows: list[Row], reason: str) -> int:
+        """Take out what is still there and was not pinned meanwhile."""
         gone = 0
-        for row in rows:
-            if self._catalog.remove(row.key, row.file) is not None:
+        for start in range(0, len(rows), _SLICE):
+            for row in self._catalog.remove_many(rows[start : start + _SLICE]):
                 self._cache.discard([row])
                 self._events.emit(Evicted(row.key, row.size, reason))
                 gone += 1
-                self._breathe(gone)
+            self._breathe()
         return gone
 
     def _expire(self) -> int:
         """Copies that nobody read for their TTL and the time after it."""
         options = self._options
-        if options.ttl is None:
-            return 0
-        limit = self._clock.now() - options.ttl - options.unused_after
+        limit = self._clock.now() - options.unused_after
         gone = 0
-        while rows := self._catalog.unused_before(limit):
+        while rows := self._catalog.unused_before(limit, ttl=options.ttl):
             count = self._discard(rows, "age")
             gone += count
             if not count:
@@ -154,7 +160,10 @@ class Janitor:
         """Bytes to free so that the disk keeps its free share."""
         if not self._options.cache_min_free:
             return 0
-        disk = os.statvfs(self._options.cache_dir)
+        try:
+            disk = os.statvfs(self._options.cache_dir)
+        except FileNotFoundError:
+            return 0  # somebody removed the cache: nothing is kept
         wanted = int(disk.f_blocks * disk.f_frsize * self._options.cache_min_free)
         return wanted - disk.f_bavail * disk.f_frsize
 
@@ -164,40 +173,49 @@ class Janitor:
         while rows := self._catalog.undurable(before):
             done = []
             for row in rows:
-                try:
-                    fd = self._files.open_read(self._cache.path(row))
-                except OSError:
+                if self._synced(row):
+                    done.append(row)
+                else:
                     self._catalog.remove(row.key, row.file)
-                    continue
-                try:
-                    self._files.fsync(fd)
-                finally:
-                    self._files.close(fd)
-                done.append(row)
+                    self._cache.discard([row])
                 self._breathe(len(done))
-            self._catalog.mark_durable(done)
-            if not done:
-                return
+            if not self._catalog.mark_durable(done):
+                return  # a busy catalog: the same rows would come again
+
+    def _synced(self, row: Row) -> bool:
+        """Make one copy durable; one that cannot be is not to be trusted."""
+        try:
+            fd = self._files.open_read(self._cache.path(row))
+        except OSError:
+            return False
+        try:
+            self._files.fsync(fd)
+        except OSError:
+            return False
+        finally:
+            self._files.close(fd)
+        return True
 
     def _orphans(self) -> int:
         """Copies without a row: of a lost catalog, or of a crash between file and row."""
-        known = self._catalog.files()
-        gone = seen = 0
-        for name, path in self._cache.copies():
-            seen += 1
-            self._breathe(seen)
-            if name not in known:
-                gone += self._cache.orphan(path)
+        gone = 0
+        for shard in range(SHARDS):
+            copies = list(self._cache.copies(shard))
+            # The rows after the names: a copy that is admitted in between has one.
+            known = self._catalog.files_in(f"{shard:02x}") if copies else None
+            if known is not None:
+                gone += sum(self._cache.orphan(path) for name, path in copies if name not in known)
+            self._breathe()
         return gone
 
     def _tidy_spool(self) -> int:
         moved = 0
         for shard in range(SHARDS):
-            moved += len(tidy_shard(self._spool, shard))
+            moved += len(tidy_shard(self._spool, shard, self._clock.now()))
             self._clock.wait(self._stop, 0.0)
         return moved
 
-    def _breathe(self, count: int) -> None:
+    def _breathe(self, count: int = 0) -> None:
         """Let others run: one busy thread makes their hits slow."""
         if count % _SLICE == 0 and threading.current_thread().name == "cachestore-janitor":
             self._clock.wait(self._stop, 0.001)
