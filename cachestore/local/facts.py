@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from cachestore.files import is_plain
 from cachestore.keys import Place
 from cachestore.local.board import Board
+from cachestore.local.forks import inherited, watch_forks
 
 _LIMIT = 64 << 20
 _TIMEOUT = 0.2
 _RETRY_SECONDS = 5.0
+_SKEW = 60.0
+_FORK_PATIENCE = 0.5
+_DATABASE = "cache.db"
+_PARTS = (_DATABASE, f"{_DATABASE}-wal", f"{_DATABASE}-shm")
 
 
 class Facts:
@@ -29,8 +37,10 @@ class Facts:
         self._board = board
         self._lock = threading.Lock()
         self._cache: Any = None
-        self._pid = 0
+        self._seen: tuple[int, int] | None = None
         self._closed_until = 0.0
+        self._frozen = False
+        watch_forks(self)
 
     def get(self, place: Place, kind: str, name: str) -> Any | None:
         """What was remembered, if nothing changed since and its time is not over."""
@@ -38,53 +48,94 @@ class Facts:
         if not isinstance(text, str):
             return None
         try:
-            token, value = json.loads(text)
+            token, when, value = json.loads(text)
+            # Learned in the future: the clock went back, and its time would not end soon enough.
+            if token != self._board.token(place.slot) or when > time.time() + _SKEW:
+                return None
         except (ValueError, TypeError, RecursionError):
             return None
-        return value if token == self._board.token(place.slot) else None
+        return value
 
     def put(self, place: Place, kind: str, name: str, value: Any, ttl: float, token: int) -> None:
         """Remember a JSON-able value for `ttl` seconds, learned while the token was `token`."""
         if ttl <= 0 or token != self._board.token(place.slot):
             return
-        text = json.dumps([token, value])
+        text = json.dumps([token, time.time(), value])
         self._try(lambda cache: cache.set(_name(place, kind, name), text, expire=ttl))
+
+    # -- the database ----------------------------------------------------------------------------
 
     def _try(self, work: Any) -> Any:
         try:
             cache = self._opened()
             return None if cache is None else work(cache)
-        except Exception:  # whatever is wrong with the memo, the answer is: not known
-            self._close(time.monotonic() + _RETRY_SECONDS)
+        except Exception as error:  # whatever is wrong with the memo, the answer is: not known
+            self._give_up(error)
             return None
 
     def _opened(self) -> Any:
-        if self._cache is not None and self._pid == os.getpid():
-            return self._cache
+        cache = self._cache
+        if cache is not None:
+            if self._seen == self._identity():
+                return cache
+            self._close(0.0)  # the folder was removed: this memo is shared with nobody
         if time.monotonic() < self._closed_until:
             return None
         with self._lock:
-            if self._cache is None or self._pid != os.getpid():
-                from diskcache import Cache
-
-                from cachestore.local.facts_disk import text_disk
-
-                self._cache = Cache(
-                    os.fspath(self._folder),
-                    timeout=_TIMEOUT,
-                    disk=text_disk(),
-                    size_limit=_LIMIT,
-                    eviction_policy="least-recently-stored",
-                    sqlite_synchronous=0,
-                )
-                self._pid = os.getpid()
+            if self._cache is None:
+                cache = self._open()
+                self._seen = self._identity()
+                self._cache = cache
             return self._cache
+
+    def _open(self) -> Any:
+        from diskcache import Cache
+
+        from cachestore.local.facts_disk import text_disk
+
+        path = self._folder / _DATABASE
+        if self._identity() is not None:
+            # diskcache would wait a minute for a locked database; no reader may.
+            with closing(sqlite3.connect(path, timeout=_TIMEOUT, isolation_level=None)) as probe:
+                probe.execute("BEGIN IMMEDIATE")
+                probe.execute("ROLLBACK")
+        return Cache(
+            os.fspath(self._folder),
+            timeout=_TIMEOUT,
+            disk=text_disk(),
+            size_limit=_LIMIT,
+            eviction_policy="least-recently-stored",
+            sqlite_synchronous=0,
+            sqlite_mmap_size=0,  # a mapped file that somebody truncates kills the process
+        )
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which database file there is."""
+        try:
+            stat = os.stat(self._folder / _DATABASE)
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino
+
+    def _give_up(self, error: Exception) -> None:
+        """Do without for a while; a database that is broken will not get better and goes."""
+        broken = type(error) is sqlite3.DatabaseError  # its subclasses: locked, full, wrong use
+        self._close(time.monotonic() + _RETRY_SECONDS)
+        if not broken:
+            return
+        try:
+            for name in _PARTS:
+                if is_plain(self._folder / name):
+                    os.unlink(self._folder / name)
+        except OSError:
+            return
+        self._closed_until = 0.0
 
     def _close(self, until: float) -> None:
         with self._lock:
             cache, self._cache = self._cache, None
             self._closed_until = until
-        if cache is not None and self._pid == os.getpid():
+        if cache is not None:
             try:
                 cache.close()
             except Exception:  # it is being thrown away
@@ -92,6 +143,19 @@ class Facts:
 
     def close(self) -> None:
         self._close(0.0)
+
+    # -- forks -----------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        self._frozen = self._lock.acquire(timeout=_FORK_PATIENCE)
+
+    def after_fork(self, *, child: bool) -> None:
+        if child:
+            inherited.append(self._cache)
+            self._cache, self._lock = None, threading.Lock()
+        elif self._frozen:
+            self._lock.release()
+        self._frozen = False
 
 
 def _name(place: Place, kind: str, name: str) -> str:
