@@ -15,6 +15,7 @@ from cachestore.local.board import SHARDS
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
+from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
 from cachestore.local.spool import Spool
 from cachestore.local.spool_scan import tidy_shard
@@ -39,6 +40,7 @@ class Janitor:
         clock: Clock,
         events: Events,
         options: Options,
+        folder: LocalFolder | None = None,
     ) -> None:
         self._spool = spool
         self._catalog = catalog
@@ -48,6 +50,7 @@ class Janitor:
         self._clock = clock
         self._events = events
         self._options = options
+        self._folder = folder
         self._reads: dict[str, tuple[int, float]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -106,6 +109,7 @@ class Janitor:
             ("files", self._cache.sweep),
             ("files", self._catalog.tidy),
             ("bodies", self._tidy_spool),
+            ("files", self._tidy_folder),
         )
         for name, work in steps:
             try:
@@ -207,6 +211,9 @@ class Janitor:
                 gone += sum(self._cache.orphan(path) for name, path in copies if name not in known)
             self._breathe()
         return gone
+
+    def _tidy_folder(self) -> int:
+        return 0 if self._folder is None else self._folder.tidy()
 
     def _tidy_spool(self) -> int:
         moved = 0

@@ -103,7 +103,7 @@ def assemble(
     options = _resolved(options)
     remote = remote or _remote(options)
     _make_folders(files, options)
-    remote_id = _remote_id(options, remote)
+    remote_id = _remote_id(files, options, remote)
     stats = Stats()
     events.subscribe(stats.take)
     board = Board(options.spool_dir, files)
@@ -112,7 +112,7 @@ def assemble(
     cache = CacheFiles(root, remote_id, files, board, clock, options)
     catalog = Catalog(root / "catalog", files, clock, _reporter(events))
     facts = Facts(root / "facts", board)
-    folder = LocalFolder(options.local_dir, remote_id, files, clock)
+    folder = LocalFolder(options.local_dir, remote_id, files, clock, options.lock_timeout)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
     budget = Budget(options.in_flight_bytes)
     hot = HotMap(board, clock.now if clock.__class__ is not SystemClock else _now())
@@ -123,7 +123,7 @@ def assemble(
     )  # fmt: skip
     janitor = Janitor(
         spool=spool, catalog=catalog, cache=cache, hot=hot, files=files, clock=clock,
-        events=events, options=options,
+        events=events, options=options, folder=folder,
     )  # fmt: skip
     downloader = Downloader(
         guarded, spool=spool, catalog=catalog, cache=cache, events=events, clock=clock,
@@ -200,14 +200,14 @@ def _remote(options: Options) -> RemoteStore | None:
     return S3Remote(options.remote, workers=options.workers, in_flight=options.download_parts)
 
 
-def _remote_id(options: Options, remote: RemoteStore | None) -> str:
+def _remote_id(files: Files, options: Options, remote: RemoteStore | None) -> str:
     """Local mode belongs to the remote that the settings name, else to the last one used."""
     if remote is not None:
-        remember_remote(options.spool_dir, remote.remote_id, remote.name)
+        remember_remote(files, options.spool_dir, remote.remote_id, remote.name)
         return remote.remote_id
     if options.remote is not None:
         return remote_id_of(options.remote.endpoint, options.remote.bucket)
-    return last_remote(options.spool_dir)
+    return last_remote(files, options.spool_dir)
 
 
 def _make_folders(files: Files, options: Options) -> None:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 from pathlib import Path
 
+from cachestore.files import Files, read_file, replace_file
 
-def remember_remote(spool_dir: Path, remote_id: str, name: str) -> None:
-    """Note the last remote used, for local mode without remote settings."""
-    path = spool_dir / "last_remote.json"
-    text = json.dumps({"id": remote_id, "name": name})
-    if path.exists() and path.read_text() == text:
-        return
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+_NAME = "last_remote.json"
+_LIMIT = 1 << 16
 
 
-def last_remote(spool_dir: Path) -> str:
+def remember_remote(files: Files, spool_dir: Path, remote_id: str, name: str) -> None:
+    """Note the last remote used, durably: local mode finds its files by it. Raises `OSError`."""
+    data = json.dumps({"id": remote_id, "name": name}).encode()
+    path = spool_dir / _NAME
+    if _read(files, path) != data:
+        replace_file(files, path, data, unique=secrets.token_hex(8))
+
+
+def last_remote(files: Files, spool_dir: Path) -> str:
     """The last remote's id, "" if none was ever used."""
     try:
-        return str(json.loads((spool_dir / "last_remote.json").read_text())["id"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(_read(files, spool_dir / _NAME))["id"])
+    except (ValueError, KeyError, TypeError):
         return ""
+
+
+def _read(files: Files, path: Path) -> bytes:
+    try:
+        return read_file(files, path, _LIMIT)
+    except OSError:
+        return b""

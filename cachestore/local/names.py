@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 from cachestore.files import is_real_folder
@@ -24,6 +25,15 @@ def plain_path(root: Path, key: str) -> Path | None:
     return root.joinpath(*segments)
 
 
+def path_on_disk(root: Path, key: str) -> Path | None:
+    """`plain_path`, or the decomposed spelling (NFD, as macOS gives it) if only that is there."""
+    path = plain_path(root, key)
+    if path is None or key.isascii() or os.path.lexists(path):
+        return path
+    other = plain_path(root, unicodedata.normalize("NFD", key))
+    return other if other is not None and os.path.lexists(other) else path
+
+
 def parents_are_folders(root: Path, path: Path) -> bool:
     """True if every folder between `root` and `path` is a real one or not there yet."""
     for parent in path.parents:
@@ -37,6 +47,8 @@ def parents_are_folders(root: Path, path: Path) -> bool:
 def same_name_on_disk(path: Path) -> bool:
     """True if the file has exactly this name: a case-blind disk answers to others too."""
     try:
-        return path.name in os.listdir(path.parent)
+        names = os.listdir(path.parent)
     except OSError:
         return False
+    wanted = unicodedata.normalize("NFC", path.name)
+    return any(unicodedata.normalize("NFC", name) == wanted for name in names)

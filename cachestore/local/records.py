@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cachestore.errors import SpoolError
-from cachestore.files import Files, read_file, replace_file
+from cachestore.errors import SpoolBusy, SpoolError
+from cachestore.files import Files, lock_holder, locked_folder, read_file, replace_file
 from cachestore.model import Attributes
 from cachestore.policy.newest import State
 
@@ -24,6 +26,11 @@ FORMAT = 1
 _LIMIT = 1 << 18
 # Younger times of a folder do not prove that its content is the one that was read.
 _SETTLED = 2.0
+_TEMPORARY = re.compile(r"[0-9a-f]{64}\.json\.[0-9a-f]{16}\.tmp")
+
+
+class BadRecord(SpoolError):
+    """Torn, junk or altered: the record does not say which version is the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +72,34 @@ def key_digest(key: str) -> str:
 
 
 class Records:
-    """The records of one LOCAL_DIR. Changes are made by whoever holds the key's shard (L1)."""
+    """The records of one LOCAL_DIR. They are changed under `lock`, since stores of several
+    remotes, each with locks of its own, may share the folder."""
 
-    def __init__(self, folder: Path, files: Files) -> None:
+    def __init__(self, folder: Path, files: Files, lock_timeout: float) -> None:
         self._folder = folder
         self._files = files
+        self._lock_timeout = lock_timeout
         self._known: dict[str, tuple[int, list[Record]]] = {}
 
     def _path(self, digest: str) -> Path:
         return self._folder / digest[:2] / f"{digest}.json"
+
+    @contextmanager
+    def lock(self, digest: str) -> Iterator[None]:
+        """Nobody else changes this key's records, whatever remote they are for.
+
+        Raises `SpoolBusy` or `OSError`.
+        """
+        folder = self._path(digest).parent
+        self._files.make_folder(folder)
+
+        def refused() -> SpoolBusy:
+            pid = lock_holder(folder)
+            who = f"process {pid}" if pid else "another process"
+            return SpoolBusy(f"{who} has held the lock on {folder} for {self._lock_timeout:g} s")
+
+        with locked_folder(self._files, folder, self._lock_timeout, refused):
+            yield
 
     def all_of(self, key: str) -> dict[str, Record]:
         """A key's records by remote id. Raises `SpoolError` if they cannot be read."""
@@ -100,10 +126,29 @@ class Records:
         elif self._files.unlink(path):
             self._files.fsync_dir(path.parent)
 
-    def set_aside(self, key: str) -> None:
-        """Keep unreadable records under another name. Raises `OSError`."""
-        path = self._path(key_digest(key))
-        self._files.rename(path, path.with_name(f"{path.stem}.{secrets.token_hex(8)}.bad"))
+    def replaceable(self, key: str) -> dict[str, Record]:
+        """A key's records, about to be written anew; junk is kept under another name first.
+
+        Raises `SpoolError` or `OSError`: what cannot be read now, or is of a newer version, may
+        be another remote's only trace, and is left as it is.
+        """
+        try:
+            return self.all_of(key)
+        except BadRecord:
+            path = self._path(key_digest(key))
+            aside = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.bad")
+            try:
+                self._files.link(path, aside)
+            except OSError:  # a disk without links
+                self._files.rename(path, aside)
+            return {}
+
+    def temporaries(self) -> Iterator[tuple[str, Path]]:
+        """Digests and files of records that were being written, perhaps by a killed process."""
+        for folder in self._files.list(self._folder):
+            for name in self._files.list(self._folder / folder):
+                if _TEMPORARY.fullmatch(name):
+                    yield name[:64], self._folder / folder / name
 
     def unsent(self) -> Iterator[Record]:
         """Every record whose version no remote has; unreadable ones are left out (their keys
@@ -162,15 +207,25 @@ def _decode(path: Path, data: bytes) -> dict[str, Record]:
             raise SpoolError(f"{path} has format {plain['format']!r}, this version knows {FORMAT}")
         if outer["check"] != _check(plain):
             raise ValueError("its check value does not fit its content")
+        if key_digest(plain["key"]) != path.stem:
+            raise ValueError("it belongs to another key")
         return {
-            remote_id: Record(**entry, key=plain["key"], remote_id=remote_id)
+            remote_id: _checked(Record(**entry, key=plain["key"], remote_id=remote_id))
             for remote_id, entry in plain["records"].items()
         }
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SpoolError(
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadRecord(
             f"the record {path} cannot be read ({error}), so the newest version of its key is"
             " unknown; put the file again, or move the record away to forget it"
         ) from error
+
+
+def _checked(record: Record) -> Record:
+    """A planted record must not name a file outside the folder."""
+    for name in (record.file, record.staged):
+        if name and (name.startswith("/") or {"", ".", ".."} & set(name.split("/"))):
+            raise ValueError(f"it names {name!r}")
+    return record
 
 
 def moved(record: Record, *, state: State, etag: str, remote_id: str) -> Record:
