@@ -15,7 +15,7 @@ from cachestore.downloader import Downloader, Landed
 from cachestore.errors import NotFound, RemoteError, RemoteUnavailable
 from cachestore.keys import Place
 from cachestore.local.catalog_rows import Row
-from cachestore.local.folder import LocalFile
+from cachestore.local.folder_reader import LocalFile
 from cachestore.local.records import Record
 from cachestore.local.tickets import Ticket
 from cachestore.model import ObjectInfo
@@ -50,7 +50,7 @@ class Finder:
         self,
         core: Core,
         downloader: Downloader,
-        adopt: Callable[[str, LocalFile], None],
+        adopt: Callable[[str, LocalFile, int], None],
     ) -> None:
         self._core = core
         self._adopt = adopt
@@ -232,7 +232,7 @@ class Finder:
     def _miss(self, key: str, place: Place, token: int, old: Row | None) -> Found | None:
         core = self._core
         if core.facts.get(place, "absent", "") is not None and old is None:
-            self.absent(key, negative=True)
+            return self._gone(key, token, negative=True)
         if core.remote is None:
             raise RemoteUnavailable(f"{key!r} is not here, and the remote is switched off")
         core.warn_if_in_loop("a download")
@@ -270,12 +270,15 @@ class Finder:
         found.seconds = seconds
         return found
 
-    def _gone(self, key: str, token: int) -> Found | None:
+    def _gone(self, key: str, token: int, *, negative: bool = False) -> Found | None:
         """The bucket has no such object: a legacy file of LOCAL_DIR may be adopted."""
-        core = self._core
-        record = core.folder.record(key)
-        there = core.folder.locate(key)
-        if there is None or record is not None:
-            self.absent(key, negative=False)
-        self._adopt(key, there)
+        there = self.legacy(key)
+        if there is None:
+            self.absent(key, negative=negative)
+        self._adopt(key, there, token)
         return None
+
+    def legacy(self, key: str) -> LocalFile | None:
+        """A file of LOCAL_DIR that may be adopted where the bucket has nothing."""
+        there = self._core.folder.locate(key)
+        return None if there is None or not there.legacy else there

@@ -206,7 +206,7 @@ class Reader:
         if known is not None:
             return info_of_remote(RemoteObject(**known), key)
         if core.facts.get(place, "absent", "") is not None:
-            self._finder.absent(key, negative=True)
+            return self._head_legacy(key, negative=True)
         if core.remote is None:
             raise RemoteUnavailable(f"{key!r} is not here, and the remote is switched off")
         core.warn_if_in_loop("a HEAD request")
@@ -214,13 +214,16 @@ class Reader:
             obj = core.remote.head(key, timeout=core.options.miss_deadline)
         except NotFound:
             core.facts.put(place, "absent", "", True, core.options.negative_ttl, token)
-            there = core.folder.locate(key)
-            if there is not None and core.folder.record(key) is None:
-                return core.folder.info(there)
-            self._finder.absent(key, negative=False)
+            return self._head_legacy(key, negative=False)
         lasts = 86400.0 if core.options.ttl is None else core.options.ttl
         core.facts.put(place, "head", "", _plain(obj), lasts, token)
         return info_of_remote(obj, key)
+
+    def _head_legacy(self, key: str, *, negative: bool) -> ObjectInfo:
+        there = self._finder.legacy(key)
+        if there is None:
+            self._finder.absent(key, negative=negative)
+        return self._core.folder.info(there)
 
     def exists(self, key: str) -> bool:
         """See `CacheStore.exists`."""

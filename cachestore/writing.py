@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -18,9 +19,9 @@ from cachestore.errors import (
     Unsupported,
 )
 from cachestore.keys import Place, check_key
-from cachestore.local.folder import LocalFile
+from cachestore.local.folder_reader import LocalFile
 from cachestore.local.media import guess_type
-from cachestore.local.spool import Staged, new_id
+from cachestore.local.spool import Overtaken, Staged, new_id
 from cachestore.local.spool_batch import publish_deletes
 from cachestore.local.tickets import Ticket
 from cachestore.model import Attributes
@@ -136,9 +137,9 @@ class Writer:
         row = self._core.catalog.get(key)
         return None if row is None else row.etag
 
-    def _publish(self, ticket: Ticket, staged: Staged | None) -> None:
+    def _publish(self, ticket: Ticket, staged: Staged | None, token: int | None = None) -> None:
         core = self._core
-        replaced = core.spool.publish(ticket, staged)
+        replaced = core.spool.publish(ticket, staged, token)
         core.hot.forget(ticket.key)
         if replaced is not None:
             core.events.emit(events.Superseded(ticket.key, replaced.id))
@@ -216,12 +217,20 @@ class Writer:
 
     def _void(self, key: str) -> Ticket | None:
         """The pending ticket that a local change makes void (caller holds the lock)."""
-        return self._core.spool.read(self._core.spool.place(key))
+        return self._core.spool.replaceable(self._core.spool.place(key))
 
     def _retire_held(self, key: str, void: Ticket | None, folder: int) -> None:
+        """The local change is durable and names the void ticket, which need not go at once."""
         core = self._core
-        if void is None or not core.spool.retire_held(void, folder):
-            core.board.change(core.spool.place(key).slot)
+        place = core.spool.place(key)
+        try:
+            core.spool.set_aside_unreadable(place, new_id())
+            if void is not None:
+                core.spool.retire_held(void, folder)
+        except OSError as error:
+            core.trouble("spool", error)
+        finally:
+            core.board.change(place.slot)
 
     def _after_local(self, key: str, void: Ticket | None, event: events.Spooled) -> None:
         core = self._core
@@ -264,8 +273,11 @@ class Writer:
             self._core.uploader.wake(ticket)
         return len(keys)
 
-    def adopt(self, key: str, there: LocalFile) -> None:
-        """Take a legacy file of LOCAL_DIR, which the bucket does not know, into the spool."""
+    def adopt(self, key: str, there: LocalFile, token: int) -> None:
+        """Take a legacy file of LOCAL_DIR, which the bucket does not know, into the spool.
+
+        `token`: the key's from before the bucket was asked. A change since then comes first.
+        """
         staged = self._core.spool.stage(key, there.path)
         attributes = Attributes(self._core.folder.info(there).content_type)
         try:
@@ -273,4 +285,5 @@ class Writer:
         except BaseException:
             self._core.spool.drop(staged)
             raise
-        self._publish(ticket, staged)
+        with contextlib.suppress(Overtaken):
+            self._publish(ticket, staged, token)

@@ -72,6 +72,10 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
+class Overtaken(Exception):
+    """The key changed since its token was read: nothing was published."""
+
+
 class Spool(SpoolReader):
     """Pending operations of one remote in a folder that several remotes may share."""
 
@@ -115,15 +119,19 @@ class Spool(SpoolReader):
         finally:
             self.files.close(staged.fd)
 
-    def publish(self, ticket: Ticket, staged: Staged | None) -> Ticket | None:
+    def publish(
+        self, ticket: Ticket, staged: Staged | None, token: int | None = None
+    ) -> Ticket | None:
         """Make an operation durable and visible; returns the pending one that it replaced.
+
+        With a `token`: only if that is still the key's and nothing is pending, else `Overtaken`.
 
         Afterwards the key has a new token. On any error nothing is left behind and what was
         pending stays. Raises `SpoolFull`, `SpoolError` or `SpoolBusy`. The staged body is used up
         in either case.
         """
         try:
-            [(_, replaced)] = self.publish_group([(ticket, staged)])
+            [(_, replaced)] = self.publish_group([(ticket, staged)], token)
         except BaseException as error:
             if staged is not None:
                 self.drop(staged)
@@ -137,7 +145,7 @@ class Spool(SpoolReader):
         return replaced
 
     def publish_group(
-        self, group: Sequence[tuple[Ticket, Staged | None]]
+        self, group: Sequence[tuple[Ticket, Staged | None]], token: int | None = None
     ) -> list[tuple[Ticket, Ticket | None]]:
         """Publish operations of one shard with one lock and one fsync of the folder.
 
@@ -150,10 +158,12 @@ class Spool(SpoolReader):
             for ticket, staged in group:
                 place = self.place(ticket.key)
                 temporary = folder / f"{place.digest}.{ticket.id}.ticket.tmp"
-                draft = _Draft(ticket, place, temporary, self._present(place))
+                draft = _Draft(ticket, place, temporary, self.replaceable(place))
                 drafts.append(draft)
                 self._write(temporary, replace(ticket, prev=draft.present), staged)
             with self.lock(drafts[0].place) as fd:
+                if token is not None:
+                    self._check_still(drafts[0].place, token)
                 self._swap(drafts, fd)
                 for draft in drafts:
                     self._count(draft.place, draft.present, -1)
@@ -165,17 +175,21 @@ class Spool(SpoolReader):
             raise
         return [(draft.ticket, draft.present) for draft in drafts]
 
+    def _check_still(self, place: Place, token: int) -> None:
+        if self.board.token(place.slot) != token or self.replaceable(place) is not None:
+            raise Overtaken
+
     def _swap(self, drafts: list[_Draft], folder: int) -> None:
         """Under the lock: put the tickets in place, all or none."""
         renamed: list[_Draft] = []
         try:
             for draft in drafts:
-                present = self._present(draft.place)
+                present = self.replaceable(draft.place)
                 if present != draft.present:
                     draft.present = present
                     self.files.unlink(draft.temporary)
                     self._write(draft.temporary, replace(draft.ticket, prev=present), None)
-                self._set_aside_unreadable(draft.place, draft.ticket.id)
+                self.set_aside_unreadable(draft.place, draft.ticket.id)
                 self.files.rename(draft.temporary, self.ticket_path(draft.place))
                 renamed.append(draft)
             self.files.fsync(folder)
@@ -184,7 +198,7 @@ class Spool(SpoolReader):
                 self._take_back(draft.place, draft.ticket, draft.present)
             raise
 
-    def _present(self, place: Place) -> Ticket | None:
+    def replaceable(self, place: Place) -> Ticket | None:
         """The pending ticket without its own predecessor; None also if it cannot be read."""
         try:
             present = self.read(place)
@@ -208,8 +222,8 @@ class Spool(SpoolReader):
             self.files.unlink(path)
             raise
 
-    def _set_aside_unreadable(self, place: Place, id_: str) -> None:
-        """A ticket that cannot be read keeps its bytes under another name."""
+    def set_aside_unreadable(self, place: Place, id_: str) -> None:
+        """A ticket that cannot be read keeps its bytes under another name (caller: L1)."""
         path = self.ticket_path(place)
         try:
             decode(read_file(self.files, path, MAX_TICKET))

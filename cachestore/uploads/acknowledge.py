@@ -76,7 +76,12 @@ def _withdraw(parts: Parts, ticket: Ticket, admitted: Any) -> None:
 def _end_change(parts: Parts, job: Job, change: Change, etag: str) -> bool:
     """A local change has no ticket: its record says that it was sent."""
     parts.copies.forget(job.ticket.key)
-    with parts.spool.lock(job.place):
+    with parts.spool.lock(job.place) as folder:
+        pending = parts.spool.read(job.place)
+        if pending is not None and pending.id == change.voids:
+            # Once the record says "sent" it would hide this older version no longer.
+            parts.spool.retire_held(pending, folder)
+            parts.spool.condemn(pending)
         gone = parts.changes.sent(change, etag)
         parts.spool.board.change(job.place.slot)
     # Only the notes about its tries are left; the body stays where it is.

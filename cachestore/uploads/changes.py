@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from cachestore.errors import SpoolError
 from cachestore.files import COPY_CHUNK, Files
-from cachestore.local.folder import LocalFile, LocalFolder
+from cachestore.local.folder import LocalFolder
+from cachestore.local.folder_reader import LocalFile
 from cachestore.local.records import Record
 from cachestore.local.spool import Spool
 from cachestore.local.tickets import Ticket
@@ -34,14 +35,16 @@ class FolderChanges:
         if record is None or not _wins(record, ticket):
             return None
         if record.operation == "delete":
-            return Change(self._ticket(record), None)
+            return Change(self._ticket(record), None, record.replaces)
         there = self._folder.locate(key)
         if there is None:
             raise SpoolError(f"the file of {key!r} in {self._folder.root} is gone before it was"
                              " uploaded; put it again, or delete the key")  # fmt: skip
         if not there.as_recorded:
             there = self._renewed(there)
-        return None if there is None else Change(self._ticket(_record(there)), there.path)
+        if there is None or there.record is None:
+            return None
+        return Change(self._ticket(there.record), there.path, there.record.replaces)
 
     def _renewed(self, there: LocalFile) -> LocalFile | None:
         """A file that somebody wrote since is uploaded as it is now; None while it changes."""
@@ -78,14 +81,17 @@ class FolderChanges:
         )
 
     def settle(self, ticket: Ticket, etag: str) -> None:
-        """Make durable that nothing older in LOCAL_DIR is served or sent once the ticket is gone."""
+        """Make durable that nothing older in LOCAL_DIR is served once the ticket is gone."""
         key = ticket.key
         if self._folder.record(key) is None and self._folder.locate(key) is None:
             return
-        with self._spool.lock(self._spool.place(key)):
-            record = self._folder.record(key)
-            if record is not None and record.state == "unsent" and record.replaces == ticket.id:
-                return  # the record is the newer one
+        place = self._spool.place(key)
+        with self._spool.lock(place):
+            pending = self._spool.read(place)
+            if pending is None or pending.id != ticket.id:
+                return  # whatever is in LOCAL_DIR came later, or the newer ticket will settle it
+            if _wins_at(self._folder.record(key), ticket):
+                return
             if ticket.operation == "delete":
                 self._folder.remove_copy(key)
             else:
@@ -96,11 +102,10 @@ class FolderChanges:
         return self._folder.mark(change.ticket.key, change.ticket.id, "sent", etag)
 
 
+def _wins_at(record: Record | None, ticket: Ticket) -> bool:
+    return record is not None and _wins(record, ticket)
+
+
 def _wins(record: Record, ticket: Ticket | None) -> bool:
     facts = RecordFacts(record.id, record.state, record.replaces)
     return newest(None if ticket is None else ticket.id, facts) == "record"
-
-
-def _record(there: LocalFile) -> Record:
-    assert there.record is not None
-    return there.record

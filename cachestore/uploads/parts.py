@@ -40,10 +40,14 @@ class CleanCopies(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An unsent local change: a ticket made of its record, and where its bytes are."""
+    """An unsent local change: a ticket made of its record, and where its bytes are.
+
+    `voids`: the id of the pending ticket that it replaced, which a crash may have left behind.
+    """
 
     ticket: Ticket
     path: Path | None
+    voids: str | None = None
 
 
 class LocalChanges(Protocol):
