@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import asyncio
+import builtins
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager

@@ -144,7 +144,10 @@ def _run(
     puts, uploads, pending = _store_all(_at(base, room / "studio"), keys, sources, progress)
     # Smaller than all files together, so that the cache has something to decide.
     limit = int(total * 0.6)
-    listener = replace(_at(base, room / "listener"), cache_max_bytes=limit, cache_min_free=0.0)
+    # A path is done with at once here, so that an evicted file need not stay for its grace.
+    listener = replace(
+        _at(base, room / "listener"), cache_max_bytes=limit, cache_min_free=0.0, handout_grace=0.0
+    )
     rng = random.Random(seed)
     order = rng.sample(keys, len(keys))
     weights = [1 / (rank + 1) for rank in range(len(order))]

@@ -1,0 +1,55 @@
+"""The command line in this process, on an environment of the test's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cachestore.cli.app import app
+from cachestore.settings.names import SETTINGS
+
+
+class Cli:
+    """Runs commands in a folder with nothing configured, unless `configure` was called."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self._patch = patch
+        for setting in SETTINGS.values():
+            for name in setting.names:
+                patch.delenv(name, raising=False)
+                patch.delenv(f"CACHESTORE_{name}", raising=False)
+        patch.chdir(folder)
+
+    def configure(self, server: Any, bucket: str, **more: str) -> None:
+        """Point the settings at an S3 server."""
+        values = {
+            "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret_key,
+            "AWS_ENDPOINT_URL": server.endpoint,
+            "S3_BUCKET": bucket,
+            "USE_R2_STORAGE": "true",
+        }
+        for name, value in (values | more).items():
+            self._patch.setenv(name, value)
+
+    def __call__(self, *arguments: str, code: int = 0, stdin: bytes = b"") -> Result:
+        result = CliRunner().invoke(app, list(arguments), input=stdin)
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self(*arguments, "--json", code=code).stdout)
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+    handlers = logging.getLogger().handlers[:]
+    yield Cli(tmp_path, monkeypatch)
+    logging.getLogger().handlers[:] = handlers
