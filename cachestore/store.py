@@ -89,8 +89,9 @@ class CacheStore:
         `source`: a path, bytes, a binary file or an object with `.file`; a file object is read
         from its start and left where it was. `content_type` None: by the key's name. `metadata`:
         names are lower-cased, values any text; 8,064 bytes as sent, percent-encoded. `ttl`:
-        seconds for which a clean copy is fresh, None for the store's. `durability="remote"`: return when the bucket
-        has it; conditions imply that. `if_match`: an ETag; `if_none_match`: "*".
+        seconds for which a clean copy is fresh, None for the store's. `durability="remote"`:
+        return when the bucket has it; conditions imply that. `if_match`: an ETag;
+        `if_none_match`: "*".
 
         Raises `SourceError` (unreadable or changing source), `SpoolFull`, `SpoolBusy`,
         `PreconditionFailed`, `Unsupported`, `TimedOut`; nothing is stored then, except that

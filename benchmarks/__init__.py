@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against the file system's own cost and against peers, in one run."""

@@ -1,0 +1,26 @@
+"""`python -m benchmarks [name ...]`: all, or some, of the benchmarks."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import hits, puts
+
+ALL = {"hits": hits.run, "puts": puts.run}
+
+
+def main(names: list[str]) -> None:
+    """Run the named ones; all if none is named."""
+    unknown = set(names) - ALL.keys()
+    if unknown:
+        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
+    for name in names or ALL:
+        with tempfile.TemporaryDirectory(prefix=f"cachestore-bench-{name}-") as folder:
+            ALL[name](Path(folder))
+    print("JSON and pictures are in build/benchmarks")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
