@@ -109,6 +109,8 @@ class Downloader:
             try:
                 return self._into(fd, part, key, place, token)
             finally:
+                # Given back by name: a process forked meanwhile would keep it, like a lease.
+                self._files.unlock(fd)
                 self._files.close(fd)
         finally:
             self._progress.pop(key, None)

@@ -247,6 +247,40 @@ def allocated(info: os.stat_result) -> int:
     return getattr(info, "st_blocks", (info.st_size + 511) // 512) * 512
 
 
+_lockable: set[int] = set()
+
+
+@contextmanager
+def lockable_folder(files: Files, path: Path) -> Iterator[int]:
+    """A folder's descriptor, for its lock and its fsync; unlocked and closed at the end.
+
+    A process forked meanwhile has the descriptor too, and a lock lasts until the last one is
+    closed: so the lock is given back by name, and the child lets go of what it inherits.
+    """
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NOFOLLOW)
+    _lockable.add(fd)
+    try:
+        yield fd
+    finally:
+        if fd in _lockable:
+            _lockable.discard(fd)
+            try:
+                files.unlock(fd)
+            finally:
+                os.close(fd)
+
+
+def _let_go() -> None:
+    """In a forked child: the thread that held these locks is the parent's."""
+    for fd in _lockable:
+        os.close(fd)
+    _lockable.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def locked_folder(
     files: Files, path: Path, seconds: float, refused: Callable[[], BaseException]
@@ -255,13 +289,10 @@ def locked_folder(
 
     Waits at most `seconds`, then raises what `refused` makes.
     """
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NOFOLLOW)
-    try:
+    with lockable_folder(files, path) as fd:
         if not files.lock(fd, seconds):
             raise refused()
         yield fd
-    finally:
-        os.close(fd)
 
 
 def lock_holder(path: Path) -> int | None:

@@ -6,11 +6,18 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cachestore.errors import SpoolBusy, SpoolError, SpoolFull
-from cachestore.files import Files, lock_holder, locked_folder, read_file, replace_file
+from cachestore.files import (
+    Files,
+    lock_holder,
+    lockable_folder,
+    locked_folder,
+    read_file,
+    replace_file,
+)
 from cachestore.keys import Place, place_of
 from cachestore.local.board import SHARDS, Board
 from cachestore.local.tickets import (
@@ -65,21 +72,23 @@ class SpoolReader:
             who = f"process {pid}" if pid else "another process"
             return SpoolBusy(f"{who} has held the lock on {folder} for {self._lock_timeout:g} s")
 
-        with locked_folder(self.files, folder, self._lock_timeout, refused) as fd:
+        with ExitStack() as stack:
+            try:
+                held = locked_folder(self.files, folder, self._lock_timeout, refused)
+                fd = stack.enter_context(held)
+            except OSError as error:
+                if isinstance(error, SpoolError):
+                    raise
+                raise spool_error(f"cannot lock {folder}", error) from error
             yield fd
 
     @contextmanager
     def lock_now(self, place: Place) -> Iterator[bool]:
         """L1 without waiting; yields False when somebody else holds it or it cannot be had."""
-        try:
-            fd = os.open(self._folders[place.shard], os.O_RDONLY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            self.make_shard(self._folders[place.shard])
-            fd = os.open(self._folders[place.shard], os.O_RDONLY | os.O_NOFOLLOW)
-        try:
+        folder = self._folders[place.shard]
+        self.make_shard(folder)
+        with lockable_folder(self.files, folder) as fd:
             yield self.files.try_lock(fd)
-        finally:
-            os.close(fd)
 
     def make_shard(self, folder: Path) -> None:
         try:
