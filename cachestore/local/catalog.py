@@ -60,9 +60,10 @@ class Catalog:
             try:
                 return self._files.run(work)
             except sqlite3.Error as error:
-                if is_passing(error) or not again:
+                path = self._files.held_path()
+                if is_passing(error, path) or not again:
                     return otherwise
-                self._files.give_up(error, self._files.held_path())
+                self._files.give_up(error, path)
             except (Unavailable, OSError, ValueError, TypeError, OverflowError):
                 return otherwise  # no catalog now, or a value that none could hold
         return otherwise
@@ -107,6 +108,10 @@ class Catalog:
     def get(self, key: str) -> Row | None:
         """The key's row."""
         return self._run(lambda db: one(db, key), None)
+
+    def lacks(self, key: str) -> bool:
+        """True only when it is known that the key has no row; a busy catalog does not know."""
+        return self._run(lambda db: one(db, key) is None, not self._files.exists())
 
     def admit(
         self, row: Row, *, max_bytes: int, max_entries: int = 0, need_free: int = 0

@@ -6,6 +6,7 @@ new one with a new name is made, and the pointer moves there.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -24,7 +25,8 @@ from cachestore.local.forks import inherited, watch_forks
 T = TypeVar("T")
 _BUSY_SECONDS = 5.0
 _REST_SECONDS = 2.0
-_FORK_PATIENCE = 0.5
+_TURN_SECONDS = 0.02
+_FORK_PATIENCE = 2.0
 _NAME = re.compile(r"[0-9a-f]{16}\.db")
 _OURS = re.compile(r"[0-9a-f]{16}\.db(-wal|-shm|-journal)?|current\.[0-9a-f]{8}\.tmp")
 
@@ -76,6 +78,7 @@ class CatalogFiles:
         self._frozen = False
         self._told = False
         self._rest_until = 0.0
+        self._avoid: set[Path] = set()
         watch_forks(self)
 
     # -- using the current one -----------------------------------------------------------------
@@ -83,13 +86,20 @@ class CatalogFiles:
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` on this thread's connection to the current database.
 
-        Raises `Unavailable` when there is none to be had, and what `work` raises.
+        Raises `Unavailable` when there is none to be had, and what `work` raises. `work` is done
+        again while the database is busy; in between the connection is free, so that a fork can
+        close it.
         """
+        end = time.monotonic() + _BUSY_SECONDS
         while True:
-            held = self._current()
-            with held.lock:
-                if held.open:
-                    return work(held.connection)
+            try:
+                held = self._current()
+                with held.lock:
+                    if held.open:
+                        return work(held.connection)
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > end:
+                    raise
 
     def _current(self) -> _Held:
         if self._closed or time.monotonic() < self._rest_until:
@@ -109,18 +119,25 @@ class CatalogFiles:
         """Open the current database; a new one is begun if it is broken or missing."""
         problem: Exception | None = None
         for _ in range(3):
-            path = self.path()
+            path = None
             try:
+                path = self.path()
+                if path in self._avoid:
+                    raise _Unusable("a fork came in the middle of a transaction")
                 held = self._open(path)
                 self._told = False
                 return held
             except (sqlite3.Error, OSError) as error:
-                if is_passing(error):
+                if _is_busy(error):
                     raise
+                if is_passing(error, path):
+                    raise Unavailable from error
                 problem = error
             try:
                 self._move_on(problem, path)
             except (sqlite3.Error, OSError) as error:
+                if is_passing(error, path):
+                    raise Unavailable from error
                 problem = error
                 if isinstance(error, TimeoutError):
                     break
@@ -187,9 +204,23 @@ class CatalogFiles:
         """The current database, None if there is no pointer to one."""
         try:
             name = read_file(self._files, self._pointer, 200).decode("ascii").strip()
-        except (OSError, UnicodeDecodeError):
+        except UnicodeDecodeError:
+            return None
+        except OSError as error:
+            if is_passing(error, None):
+                raise
             return None
         return self._folder / name if _NAME.fullmatch(name) else None
+
+    def exists(self) -> bool:
+        """False when there is certainly no database, as in a new or removed cache."""
+        try:
+            os.stat(self._pointer)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return True
 
     def held_path(self) -> Path | None:
         """The database that this thread used last."""
@@ -219,16 +250,24 @@ class CatalogFiles:
             if self.path() != failed:
                 return
             name = f"{secrets.token_hex(8)}.db"
-            connection = sqlite3.connect(self._folder / name, isolation_level=None)
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(SCHEMA)
-            finally:
-                connection.close()
+            self._make(self._folder / name)
             # Durable: an older database must not be current again after a power cut.
             replace_file(self._files, self._pointer, name.encode(), unique=secrets.token_hex(4))
         if failed is not None:
             self._report(f"the catalog {failed.name} cannot be used ({error}); a new one is begun")
+
+    def _make(self, path: Path) -> None:
+        with self._lock:
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            held = _Held(connection, path)
+            self._all.append(held)
+            held.lock.acquire()  # a fork waits for the end
+        try:
+            held.connection.execute("PRAGMA journal_mode = WAL")
+            held.connection.executescript(SCHEMA)
+        finally:
+            held.lock.release()
+            self._drop(held)
 
     def remove_old(self, before: float) -> int:
         """Remove databases that are not current and unchanged since `before` (wall seconds).
@@ -265,17 +304,20 @@ class CatalogFiles:
             held.close(_BUSY_SECONDS)
 
     def before_fork(self) -> None:
-        """Close what no thread is using.
+        """Close all connections, and wait a little for those in use.
 
         A child that inherits an open database believes that it holds its locks: another process
-        could then remove the log under it, and what the child commits would be lost.
+        could then remove the log under it, and what the child commits would be lost; and a
+        transaction that was under way would never end there.
         """
+        end = time.monotonic() + _FORK_PATIENCE
         self._frozen = self._lock.acquire(timeout=_FORK_PATIENCE)
-        self._all = [held for held in self._all if not held.close(_FORK_PATIENCE / 10)]
+        self._all = [held for held in self._all if not held.close(max(0.0, end - time.monotonic()))]
 
     def after_fork(self, *, child: bool) -> None:
         if child:
             inherited.append((self._all, self._local))
+            self._avoid.update(held.path for held in self._all)
             self._all, self._local, self._lock = [], threading.local(), threading.Lock()
         elif self._frozen:
             self._lock.release()
@@ -288,19 +330,38 @@ _PASSING = {
 }  # fmt: skip
 
 
-def is_passing(error: Exception) -> bool:
-    """True for a busy database, a full disk and the like: nothing that a new one would cure."""
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def is_passing(error: Exception, path: Path | None) -> bool:
+    """True for a busy database, a full disk and the like: nothing that a new one would cure.
+
+    `path`: the database.
+    """
+    if isinstance(error, OSError):
+        return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
     if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
         return True  # wrong use, or closed by another thread
     code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        return path is not None and _is_usable(path)  # then descriptors ran out
     return code is not None and code & 0xFF in _PASSING
+
+
+def _is_usable(path: Path) -> bool:
+    """True if the database is there and may be written, with all that belongs to it."""
+    parts = [Path(f"{path}{ending}") for ending in ("", "-wal", "-shm")]
+    return path.exists() and all(
+        is_plain(part) and os.access(part, os.R_OK | os.W_OK) for part in parts if part.exists()
+    )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         f"file:{quote(os.fspath(path))}?mode=rw",
         uri=True,
-        timeout=_BUSY_SECONDS,
+        timeout=_TURN_SECONDS,
         isolation_level=None,
         check_same_thread=False,
     )

@@ -66,12 +66,14 @@ class Facts:
     # -- the database ----------------------------------------------------------------------------
 
     def _try(self, work: Any) -> Any:
-        try:
-            cache = self._opened()
-            return None if cache is None else work(cache)
-        except Exception as error:  # whatever is wrong with the memo, the answer is: not known
-            self._give_up(error)
-            return None
+        # One at a time, so that a fork can wait for the end of what is under way.
+        with self._lock:
+            try:
+                cache = self._opened()
+                return None if cache is None else work(cache)
+            except Exception as error:  # whatever is wrong with the memo: not known
+                self._give_up(error)
+                return None
 
     def _opened(self) -> Any:
         cache = self._cache
@@ -81,12 +83,9 @@ class Facts:
             self._close(0.0)  # the folder was removed: this memo is shared with nobody
         if time.monotonic() < self._closed_until:
             return None
-        with self._lock:
-            if self._cache is None:
-                cache = self._open()
-                self._seen = self._identity()
-                self._cache = cache
-            return self._cache
+        self._cache = self._open()
+        self._seen = self._identity()
+        return self._cache
 
     def _open(self) -> Any:
         from diskcache import Cache
@@ -132,9 +131,8 @@ class Facts:
         self._closed_until = 0.0
 
     def _close(self, until: float) -> None:
-        with self._lock:
-            cache, self._cache = self._cache, None
-            self._closed_until = until
+        cache, self._cache = self._cache, None
+        self._closed_until = until
         if cache is not None:
             try:
                 cache.close()
@@ -142,7 +140,8 @@ class Facts:
                 return
 
     def close(self) -> None:
-        self._close(0.0)
+        with self._lock:
+            self._close(0.0)
 
     # -- forks -----------------------------------------------------------------------------------
 
