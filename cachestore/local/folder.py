@@ -155,7 +155,7 @@ class LocalFolder(LocalFolderReader):
     ) -> None:
         """Show again what was there before; where that fails the new version stays, whole."""
         target = self.root / record.file
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, SpoolError):
             there = self._plain(key, target, record)
             if old is not None:
                 self._files.rename(old, target)

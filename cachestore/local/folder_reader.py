@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from cachestore.local.media import guess_type
 from cachestore.local.names import HIDDEN, parents_are_folders, path_on_disk
 from cachestore.local.records import Record, Records
 from cachestore.model import Attributes, ObjectInfo
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +98,18 @@ class LocalFolderReader:
         return None if changed is None or self._is_anothers(changed, records) else changed
 
     def _plain(self, key: str, path: Path, record: Record | None) -> LocalFile | None:
-        """What is at a path; None if that is no regular file, or is behind a symbolic link."""
+        """What is at a path; None if that is no regular file, or is behind a symbolic link.
+
+        Raises `SpoolError` when that cannot be known.
+        """
         try:
             info = self._files.stat(path)
-        except (OSError, ValueError):
+        except ValueError:
             return None
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise SpoolError(f"cannot look at {path}: {error.strerror or error}") from error
         if not stat.S_ISREG(info.st_mode) or not parents_are_folders(self.root, path):
             return None
         return LocalFile(key, path, info.st_size, info.st_mtime_ns, info.st_ino, record)

@@ -176,7 +176,7 @@ class Spool(SpoolReader):
         return [(draft.ticket, draft.present) for draft in drafts]
 
     def _check_still(self, place: Place, token: int) -> None:
-        if self.board.token(place.slot) != token or self.replaceable(place) is not None:
+        if self.board.token(place.slot) != token or self.read(place) is not None:
             raise Overtaken
 
     def _swap(self, drafts: list[_Draft], folder: int) -> None:
@@ -199,11 +199,14 @@ class Spool(SpoolReader):
             raise
 
     def replaceable(self, place: Place) -> Ticket | None:
-        """The pending ticket without its own predecessor; None also if it cannot be read."""
+        """The pending ticket without its own predecessor; None also if it is junk.
+
+        What could not be read now, or is of a newer version, is an error.
+        """
         try:
             present = self.read(place)
         except SpoolError as error:
-            if isinstance(error.__cause__, UnknownFormat):
+            if isinstance(error.__cause__, (UnknownFormat, OSError)):
                 raise
             return None
         return None if present is None else present.alone()

@@ -142,7 +142,7 @@ class Disk:
     # -- replay --------------------------------------------------------------------------------
 
     def _entry(self, name: str, inode: int, kind: str = "add") -> None:
-        folder = os.path.dirname(name)
+        folder = os.path.dirname(name.split("\0")[-1])
         self._waiting.setdefault(folder, []).append((kind, name, inode))
 
     def _create(self, name: str, inode: int) -> None:
