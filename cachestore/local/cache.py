@@ -211,6 +211,8 @@ class CacheFiles:
 
     def unlink_unleased(self, path: Path) -> bool:
         """Unlink a file of ours that nobody has open under a lease; True when it is gone."""
+        if not is_real_folder(path.parent):
+            return not os.path.lexists(path)
         try:
             fd = self._files.open_read(path)
         except FileNotFoundError:
