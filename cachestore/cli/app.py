@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cachestore import __version__
 from cachestore.cli import demo, doctor, files, flags, work
 from cachestore.cli.stores import log_to_stderr
 
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(__version__)
+        print(version_of("cachestore-r2"))
         raise typer.Exit
 
 

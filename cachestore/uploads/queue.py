@@ -104,9 +104,8 @@ class Queue:
                     return
             else:
                 entry.again = entry.busy
-                entry.rest = NEVER
+                entry.rest, entry.soft = NEVER, False
             entry.id, entry.operation, entry.tries, entry.file = id, operation, tries, file
-            entry.soft = False
             self._set_parked(entry, parked)
             self._schedule(entry, due)
 
