@@ -273,10 +273,11 @@ class Finder:
     def _gone(self, key: str, token: int, *, negative: bool = False) -> Found | None:
         """The bucket has no such object: a legacy file of LOCAL_DIR may be adopted."""
         there = self.legacy(key)
-        if there is None:
+        if there is not None:
+            self._adopt(key, there, token)
+        elif self._core.newest(key, self._core.spool.place(key)) is None:
             self.absent(key, negative=negative)
-        self._adopt(key, there, token)
-        return None
+        return None  # look again: adopted, or changed while the bucket was asked
 
     def legacy(self, key: str) -> LocalFile | None:
         """A file of LOCAL_DIR that may be adopted where the bucket has nothing."""

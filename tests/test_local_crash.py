@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,7 @@ def _legacy(root: Path, bucket: MemoryRemote) -> bytes:
     return OLD
 
 
+SWITCHES = ("rename", "fsync_dir", "unlink")
 BEFORE = [_nothing, _file, _hidden, _edited, _deleted, _ticket, _sent, _legacy]
 
 
@@ -97,16 +98,17 @@ def attempt(root: Path, nth: int, code: int | None, work: Callable[[CacheStore],
         try:
             work(store)
             end = "done"
-        except SpoolError as error:
-            assert isinstance(error, SpoolFull) == (code == errno.ENOSPC), files.calls
-            end = "failed"
+        except SpoolFull:
+            end = "failed" if code == errno.ENOSPC else "failed in other words"
+        except SpoolError:
+            end = "failed" if code != errno.ENOSPC else "failed in other words"
         except Died:
             end = "died"
         if not files.disarm():
             return ""
         if end != "died":
             check(store, end, work)
-    return end
+    return f"{end} at {files.calls[nth - 1]}"
 
 
 _wanted: dict[str, set[bytes | None]] = {}
@@ -115,7 +117,8 @@ _wanted: dict[str, set[bytes | None]] = {}
 def check(store: CacheStore, end: str, work: Callable[[CacheStore], None]) -> None:
     """The key is what it was, or what it was made, as the end says; with its own attributes."""
     found = look(store, KEY)
-    assert found in _wanted[end]
+    assert not end.endswith("words")
+    assert found in _wanted[end.split()[0]]
     if found in (OLD, NEW):
         kind = store.head(KEY).content_type
         assert kind in ("text/plain", "text/old" if found == OLD else "text/new")
@@ -150,8 +153,8 @@ def test_every_call(
         if before is not _hidden:
             expected.pop(f"{KEY}/c", None)
         assert names(root) <= {KEY, f"{KEY}/c"}
-        if end == "failed" and nth % 3:
-            continue
+        if not (end.endswith(SWITCHES) or nth % 10 == 0):
+            continue  # between these calls nothing changes that another process sees
         with remote(root, bucket) as store:
             if before is _legacy and found == OLD:
                 assert store.get(KEY).read_bytes() == OLD
@@ -170,7 +173,9 @@ def test_a_full_disk_is_said(tmp_path: Path, work: Callable[[CacheStore], None])
         root = tmp_path / str(nth)
         _file(root, MemoryRemote())
         ends.append(attempt(root, nth, errno.ENOSPC, work))
-    assert "failed" in ends
+        if not ends[-1]:
+            break
+    assert any(end.startswith("failed") for end in ends)
 
 
 def test_a_disk_that_stays_broken_keeps_one_whole_version(tmp_path: Path) -> None:

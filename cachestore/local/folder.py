@@ -41,6 +41,7 @@ class LocalStaged:
     record: Record
     path: Path
     fd: int
+    offered: bool = False
 
     @property
     def id(self) -> str:
@@ -97,7 +98,7 @@ class LocalFolder(LocalFolderReader):
     def drop(self, staged: LocalStaged) -> None:
         """Give up staged bytes; those that a record names stay. May be called at any time."""
         with contextlib.suppress(OSError, SpoolError):
-            record = self.record(staged.record.key)
+            record = self.record(staged.record.key) if staged.offered else None
             if record is None or record.id != staged.id:
                 self._files.unlink(staged.path)
         self._close(staged)
@@ -116,30 +117,33 @@ class LocalFolder(LocalFolderReader):
         key = staged.record.key
         try:
             with self._records.lock(key_digest(key)):
-                self._publish(key, replace(staged.record, replaces=replaces))
+                self._publish(key, staged, replaces)
         except OSError as error:
             if isinstance(error, SpoolError):
                 raise
             raise spool_error(f"cannot store {key!r} in {self.root}", error) from error
         self._close(staged)
 
-    def _publish(self, key: str, record: Record) -> None:
-        before = self._records.replaceable(key)
-        record = replace(record, file=self._target(key, before))
-        staged, target = self.root / record.staged, self.root / record.file
+    def _publish(self, key: str, staged: LocalStaged, replaces: str | None) -> None:
+        before, junk = self._records.replaceable(key)
+        record = replace(staged.record, file=self._target(key, before), replaces=replaces)
+        target = self.root / record.file
         # The hidden name stays until the other one is durable.
-        old, moving = self._second_name(key, target), self._second_name(key, staged)
+        old, moving = self._second_name(key, target), self._second_name(key, staged.path)
+        staged.offered = True
         try:
             self._records.write(key, self._with(before, record))
-            self._files.rename(moving or staged, target)
+            self._files.rename(moving or staged.path, target)
             self._files.fsync_dir(target.parent)
         except BaseException:
-            self._take_back(key, before, record, old)
+            if self._put_back(key, record, old):
+                with contextlib.suppress(OSError):
+                    self._records.take_back(key, before, junk)
             self._remove_hidden(moving)
             raise
         finally:
             self._remove_hidden(old)
-        self._remove_hidden(staged)
+        self._remove_hidden(staged.path)
         self._remove_old(self._own(before), keep=record.file)
 
     def _second_name(self, key: str, path: Path) -> Path | None:
@@ -150,22 +154,20 @@ class LocalFolder(LocalFolderReader):
             return other
         return None
 
-    def _take_back(
-        self, key: str, before: dict[str, Record], record: Record, old: Path | None
-    ) -> None:
-        """Show again what was there before; where that fails the new version stays, whole."""
+    def _put_back(self, key: str, record: Record, old: Path | None) -> bool:
+        """Put the replaced file in its place again; False where only the new version is left."""
         target = self.root / record.file
-        with contextlib.suppress(OSError, SpoolError):
+        try:
             there = self._plain(key, target, record)
             if old is not None:
                 self._files.rename(old, target)
             elif there is not None and there.as_recorded:
-                # What it replaced is gone, or there was nothing.
-                if (self.root / record.staged).exists():
-                    self._files.unlink(target)
-                else:
-                    return
-            self._records.write(key, before)
+                if not is_plain(self.root / record.staged):
+                    return False
+                self._files.unlink(target)
+        except (OSError, SpoolError):
+            return False
+        return True
 
     def _with(self, before: dict[str, Record], record: Record) -> dict[str, Record]:
         """This remote's record in the place of its old one, and of one that no remote had."""
@@ -238,7 +240,7 @@ class LocalFolder(LocalFolderReader):
             raise spool_error(f"cannot delete {key!r} in {self.root}", error) from error
 
     def _publish_delete(self, key: str, id_: str, replaces: str | None) -> None:
-        before = self._records.replaceable(key)
+        before, junk = self._records.replaceable(key)
         there = self._locate(key, before)
         record = Record(
             key=key, id=id_, operation="delete", remote_id=self.remote_id,
@@ -252,7 +254,7 @@ class LocalFolder(LocalFolderReader):
                 self._files.unlink(there.path)  # need not last: the record hides it
         except BaseException:
             with contextlib.suppress(OSError):
-                self._records.write(key, before)
+                self._records.take_back(key, before, junk)
             raise
         self._remove_old(self._own(before), keep="")
 

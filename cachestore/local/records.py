@@ -126,14 +126,14 @@ class Records:
         elif self._files.unlink(path):
             self._files.fsync_dir(path.parent)
 
-    def replaceable(self, key: str) -> dict[str, Record]:
-        """A key's records, about to be written anew; junk is kept under another name first.
+    def replaceable(self, key: str) -> tuple[dict[str, Record], Path | None]:
+        """A key's records, about to be written anew, or where junk was kept in their place.
 
         Raises `SpoolError` or `OSError`: what cannot be read now, or is of a newer version, may
         be another remote's only trace, and is left as it is.
         """
         try:
-            return self.all_of(key)
+            return self.all_of(key), None
         except BadRecord:
             path = self._path(key_digest(key))
             aside = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.bad")
@@ -141,7 +141,17 @@ class Records:
                 self._files.link(path, aside)
             except OSError:  # a disk without links
                 self._files.rename(path, aside)
-            return {}
+            return {}, aside
+
+    def take_back(self, key: str, before: Mapping[str, Record], junk: Path | None) -> None:
+        """Undo a `write` after `replaceable`: junk too is better than to forget that it was there.
+
+        Raises `OSError`.
+        """
+        if junk is None:
+            self.write(key, before)
+        else:
+            self._files.rename(junk, self._path(key_digest(key)))
 
     def temporaries(self) -> Iterator[tuple[str, Path]]:
         """Digests and files of records that were being written, perhaps by a killed process."""
