@@ -262,7 +262,7 @@ def test_local_only_keys_are_sent_once_the_prefix_is_taken_away(tmp_path: Path) 
     assert content(bucket) == {"samples/a": b"here"}
 
 
-# -- switched flags and killed processes ------------------------------------------------------------
+# -- switched flags and killed processes ----------------------------------------------------------
 
 
 def child_change(options: str, run: str) -> None:
