@@ -5,27 +5,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from settings_rig import Place
+from settings_rig import place as place
 from typer.testing import CliRunner, Result
 
 from cachestore.cli.app import app
-from cachestore.settings.names import SETTINGS
 
 
 class Cli:
     """Runs commands in a folder with nothing configured, unless `configure` was called."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        self._patch = patch
-        for setting in SETTINGS.values():
-            for name in setting.names:
-                patch.delenv(name, raising=False)
-                patch.delenv(f"CACHESTORE_{name}", raising=False)
-        patch.chdir(folder)
+    def __init__(self, place: Place) -> None:
+        self.folder = place.folder
+        self._place = place
 
     def configure(self, server: Any, bucket: str, **more: str) -> None:
         """Point the settings at an S3 server."""
@@ -36,8 +31,7 @@ class Cli:
             "S3_BUCKET": bucket,
             "USE_R2_STORAGE": "true",
         }
-        for name, value in (values | more).items():
-            self._patch.setenv(name, value)
+        self._place.set(values, more)
 
     def __call__(self, *arguments: str, code: int = 0, stdin: bytes = b"") -> Result:
         result = CliRunner().invoke(app, list(arguments), input=stdin)
@@ -49,7 +43,7 @@ class Cli:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+def cli(place: Place) -> Iterator[Cli]:
     handlers = logging.getLogger().handlers[:]
-    yield Cli(tmp_path, monkeypatch)
+    yield Cli(place)
     logging.getLogger().handlers[:] = handlers

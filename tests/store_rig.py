@@ -42,7 +42,7 @@ def on_server(root: Path, server: Any, bucket: str, **fields: Any) -> Options:
         secret_key=server.secret_key,
         conditional=server.conditional,
     )
-    return make_options(root, mode="remote", remote=remote, reason="test", **fields)
+    return make_options(root, **({"mode": "remote", "remote": remote, "reason": "test"} | fields))
 
 
 def store_of(options: Options, **parts: Any) -> CacheStore:

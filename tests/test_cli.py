@@ -11,6 +11,7 @@ from urllib.request import urlopen
 import pytest
 from cli_rig import Cli
 from cli_rig import cli as cli
+from cli_rig import place as place
 from store_rig import until
 
 from cachestore import __version__

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cli_rig import Cli
 from cli_rig import cli as cli
+from cli_rig import place as place
 
 from cachestore.cli import checks
 from cachestore.errors import NotFound, RemoteRefused, RemoteUnavailable
