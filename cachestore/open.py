@@ -22,6 +22,7 @@ from cachestore.janitor import Janitor
 from cachestore.local.board import Board
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
+from cachestore.local.disks import disk_of
 from cachestore.local.facts import Facts
 from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
@@ -68,6 +69,7 @@ def open_store(settings: Settings | Options | None = None, **overrides: Any) -> 
     )  # fmt: skip
     if options.degraded:
         log.warning("cachestore: %s", options.reason)
+    _warn_of_disks(options)
     return store
 
 
@@ -208,6 +210,27 @@ def _remote_id(files: Files, options: Options, remote: RemoteStore | None) -> st
     if options.remote is not None:
         return remote_id_of(options.remote.endpoint, options.remote.bucket)
     return last_remote(files, options.spool_dir)
+
+
+def _warn_of_disks(options: Options) -> None:
+    """Acknowledged files on a disk that does not stay, or that other machines may write."""
+    if options.mode == "mock":
+        return
+    name, folder = "SPOOL_DIR", options.spool_dir
+    if options.mode == "local":
+        name, folder = "LOCAL_DIR", options.local_dir
+    try:
+        disk = disk_of(folder if folder.exists() else folder.parent)
+    except OSError:
+        return
+    if disk.volatile:
+        log.warning(
+            "cachestore: files in %s (%s) can be lost, since %s", name, folder, disk.volatile
+        )
+    elif disk.network:
+        log.warning(
+            "cachestore: %s (%s) is on %s; only one machine may use it", name, folder, disk.kind
+        )
 
 
 def _make_folders(files: Files, options: Options) -> None:

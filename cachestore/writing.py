@@ -177,7 +177,8 @@ class Writer:
             raise ValueError("if_none_match is '*': store only if there is nothing yet")
         pending = core.spool.read(core.spool.place(key))
         if pending is not None:
-            core.uploader.wait(key, pending.id, core.options.back_pressure_timeout)
+            with contextlib.suppress(PreconditionFailed):  # the earlier put's own condition
+                core.uploader.wait(key, pending.id, core.options.back_pressure_timeout)
 
     def _make_room(self, key: str) -> bool:
         """Back-pressure; True when this put has to go through to the remote."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,18 @@ def test_switched_off_or_nothing_configured_is_local(place: Place, r2_double: An
     place.set(complete(r2_double), USE_R2_STORAGE="false")
     assert put_and_look("b.txt") == ("local", False, True, 0)
     assert r2_double.log.count() == 0
+
+
+def test_a_spool_that_dies_with_the_machine_is_warned_of(
+    place: Place, r2_double: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.set(complete(r2_double))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        place.set(SPOOL_DIR=folder + "/spool")
+        with caplog.at_level(logging.WARNING, "cachestore"):
+            open_store().close()
+    assert "SPOOL_DIR" in caplog.text
+    assert "in memory" in caplog.text
 
 
 def test_both_false_or_nothing_without_fallback_is_an_error(place: Place) -> None:
