@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from cachestore.files import Files
 from cachestore.model import ObjectInfo
 from cachestore.remote.memory import MemoryRemote
 from cachestore.store import CacheStore
-from cachestore.testing.power import Recorder
+from cachestore.testing.power import Disk, Recorder
 
 OLD, NEW = b"the old version", b"the new one"
 KEY = "a/b.txt"
@@ -269,32 +271,23 @@ def _position(root: Path, name: str, which: int) -> int:
 
 def test_what_a_put_promised_is_durable_at_every_moment(tmp_path: Path) -> None:
     """At each call: the record on disk names bytes that are synced under a synced name."""
-
-    class Watching(Recorder):
-        def fsync(self, fd: int) -> None:
-            super().fsync(fd)
-            moments.append(len(self.notes))
-
-    moments: list[int] = []
-    root = tmp_path / "output"
-    files = Watching(root)
+    files = Recorder(tmp_path / "output")
     options = make_options(tmp_path)
     with store_of(options, files=files) as store:
         store.put(KEY, OLD)
         acknowledged = len(files.notes)
         store.put(KEY, NEW)
     for moment in range(acknowledged, len(files.notes) + 1):
-        assert durable(files, moment, tmp_path / str(moment)) <= {OLD, NEW}
-    assert durable(files, len(files.notes), tmp_path / "end") == {NEW}
+        for seed in range(8):
+            target = tmp_path / f"{moment} {seed}"
+            found = durable(files, moment, target, seed)
+            assert found <= ({NEW} if moment == len(files.notes) else {OLD, NEW})
 
 
-def durable(files: Recorder, moment: int, target: Path) -> set[bytes]:
-    """What the record gives after a power cut that takes all that was not synced."""
-    import random
-
-    from cachestore.testing.power import Disk
-
-    Disk(files.notes[:moment]).leave(target, random.Random(0), "least")
+def durable(files: Recorder, moment: int, target: Path, seed: int) -> set[bytes]:
+    """What the record gives after a power cut that takes all or some of what was not synced."""
+    style = "mixed" if seed else "least"
+    Disk(files.notes[:moment]).leave(target, random.Random(seed), style)
     (path,) = (target / ".cachestore" / "records").glob("*/*.json")
     (record,) = json.loads(path.read_bytes())["local"]["records"].values()
     there = [target / record[name] for name in ("file", "staged")]
@@ -305,8 +298,6 @@ def durable(files: Recorder, moment: int, target: Path) -> set[bytes]:
 
 
 def _digest(data: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(data).hexdigest()
 
 

@@ -18,7 +18,7 @@ from cachestore.errors import NotFound, SpoolBusy, SpoolError
 from cachestore.files import Files
 from cachestore.local.folder import STRAY_AGE, LocalFolder
 from cachestore.local.last_remote import last_remote, remember_remote
-from cachestore.local.records import Record, Records, key_digest
+from cachestore.local.records import Record, Records, _check, key_digest
 from cachestore.local.spool import new_id
 from cachestore.model import Attributes
 from cachestore.remote.memory import MemoryRemote
@@ -57,6 +57,7 @@ def damaged(path: Path, damage: str) -> bytes:
     data = path.read_bytes()
     plain = json.loads(data)
     plain["local"]["records"][""]["file"] = "../../secret"
+    plain["check"] = _check(plain["local"])
     return {
         "empty": b"",
         "torn": data[: len(data) // 2],
