@@ -212,7 +212,6 @@ def garbage(memo: Memo) -> None:
 
 
 def truncated(memo: Memo) -> None:
-    """With a mapped file this would kill the process."""
     db = sqlite3.connect(memo.database)
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()

@@ -11,6 +11,7 @@ import pytest
 from process_rig import finish, say, start
 from spool_rig import make_spool, put
 
+from cachestore.files import _lockable
 from cachestore.keys import place_of
 
 KEY = "a.wav"
@@ -45,6 +46,17 @@ def child_forks_under_the_lock(root: str, killed: str) -> None:
     input()
     os.close(write)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_lock_ends_although_its_descriptor_lives_on(tmp_path: Path) -> None:
+    """As in a child that was forked before it could be known that there is something to close."""
+    spool = make_spool(tmp_path / "spool", lock_timeout=0.2)
+    for lock in (spool.lock, spool.lock_now):
+        with lock(spool.place(KEY)):
+            copies = [os.dup(fd) for fd in _lockable]
+        with spool.lock(spool.place(KEY)):
+            assert len(copies) == 1
+        os.close(copies[0])
 
 
 @pytest.mark.parametrize("killed", [True, False])

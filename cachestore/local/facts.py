@@ -105,7 +105,7 @@ class Facts:
             size_limit=_LIMIT,
             eviction_policy="least-recently-stored",
             sqlite_synchronous=0,
-            sqlite_mmap_size=0,  # a mapped file that somebody truncates kills the process
+            sqlite_mmap_size=0,  # an error of the disk would come as a signal
         )
 
     def _identity(self) -> tuple[int, int] | None:
