@@ -349,6 +349,7 @@ def test_the_thread_starts_with_the_first_read_and_ends_with_the_store(rig: Cach
 @with_options(cache_min_free=0.05)
 def test_a_removed_cache_is_no_trouble(rig: CacheRig) -> None:
     rig.add("a")
+    rig.catalog.close()  # or it would make the folder anew at once
     shutil.rmtree(rig.options.cache_dir)
     assert rig.janitor.run_once() == NOTHING
     assert rig.of(Trouble) == []
