@@ -11,9 +11,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from cachestore.events import Event
 from cachestore.flight import Pool
 from cachestore.listing import Item
 from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload
+from cachestore.options import Options
 from cachestore.receipts import Receipt, State
 from cachestore.stats import Counts
 from cachestore.store import CacheStore
@@ -156,6 +158,14 @@ class AsyncCacheStore:
     async def start(self) -> None:
         await self._run(self.sync.start)
 
+    @property
+    def options(self) -> Options:
+        return self.sync.options
+
+    def subscribe(self, hook: Callable[[Event], None]) -> Callable[[], None]:
+        """Not awaited: `hook` is called by whichever thread something happens in."""
+        return self.sync.subscribe(hook)
+
     async def stats(self) -> Counts:
         return await self._run(self.sync.stats)
 
@@ -171,8 +181,10 @@ class AsyncCacheStore:
     async def reload(self) -> None:
         await self._run(self.sync.reload)
 
-    async def warm(self, keys: Iterable[str]) -> WarmReport:
-        return await self._run(lambda: self.sync.warm(keys))
+    async def warm(
+        self, keys: Iterable[str], progress: Callable[[str], None] | None = None
+    ) -> WarmReport:
+        return await self._run(lambda: self.sync.warm(keys, progress))
 
     async def pin(self, key: str) -> None:
         await self._run(lambda: self.sync.pin(key))

@@ -95,12 +95,22 @@ class Core:
             warnings.warn(
                 f"cachestore: {what} waits inside a running event loop; use open_async_store()",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=_callers_level(),
             )
 
     def trouble(self, where: str, error: BaseException) -> None:
         """Report something that was worked around."""
         self.events.emit(events.Trouble("", where, f"{type(error).__name__}: {error}"))
+
+
+def _callers_level() -> int:
+    """The stack level, as seen by our caller, of the first frame outside this package."""
+    frame, level = sys._getframe(2), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+        "cachestore."
+    ):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def utc(seconds: float) -> datetime:
