@@ -6,6 +6,7 @@ outside. Readers never take the lock.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -29,7 +30,10 @@ from cachestore.local.tickets import (
 
 @dataclass(slots=True)
 class Staged:
-    """A body under its final name, not yet durable, held by `fd` and its lock."""
+    """A body under its final name, not yet durable, held by `fd` and its lock.
+
+    `needed`: a ticket that could not be taken back names it, so it stays.
+    """
 
     place: Place
     id: str
@@ -38,6 +42,7 @@ class Staged:
     fd: int
     size: int
     sha256: str
+    needed: bool = False
 
 
 @dataclass(slots=True)
@@ -48,6 +53,7 @@ class _Draft:
     place: Place
     temporary: Path
     present: Ticket | None
+    staged: Staged | None
 
 
 _OWN_ENDINGS = frozenset({".ticket", ".state", ".bad", ".condemned", ".tmp"})
@@ -113,10 +119,16 @@ class Spool(SpoolReader):
     def drop(self, staged: Staged) -> None:
         """Give up a staged body."""
         try:
-            self.files.unlink(staged.path)
+            if not staged.needed:
+                self.files.unlink(staged.path)
         except OSError:
             pass  # left for the janitor: nobody holds its lock any more
         finally:
+            self._close(staged)
+
+    def _close(self, staged: Staged) -> None:
+        """Let go of a body that was synced, or given up: what close says changes nothing."""
+        with contextlib.suppress(OSError):
             self.files.close(staged.fd)
 
     def publish(
@@ -139,7 +151,7 @@ class Spool(SpoolReader):
                 raise spool_error(f"cannot make {ticket.key!r} durable", error) from error
             raise
         if staged is not None:
-            self.files.close(staged.fd)
+            self._close(staged)
         if replaced is not None:
             self.condemn(replaced)
         return replaced
@@ -158,7 +170,7 @@ class Spool(SpoolReader):
             for ticket, staged in group:
                 place = self.place(ticket.key)
                 temporary = folder / f"{place.digest}.{ticket.id}.ticket.tmp"
-                draft = _Draft(ticket, place, temporary, self.replaceable(place))
+                draft = _Draft(ticket, place, temporary, self.replaceable(place), staged)
                 drafts.append(draft)
                 self._write(temporary, replace(ticket, prev=draft.present), staged)
             with self.lock(drafts[0].place) as fd:
@@ -166,12 +178,12 @@ class Spool(SpoolReader):
                     self._check_still(drafts[0].place, token)
                 self._swap(drafts, fd)
                 for draft in drafts:
-                    self._count(draft.place, draft.present, -1)
-                    self._count(draft.place, draft.ticket, 1)
+                    self._recount(draft)
                     self.board.change(draft.place.slot)
         except BaseException:
             for draft in drafts:
-                self.files.unlink(draft.temporary)
+                with contextlib.suppress(OSError):
+                    self.files.unlink(draft.temporary)
             raise
         return [(draft.ticket, draft.present) for draft in drafts]
 
@@ -193,9 +205,12 @@ class Spool(SpoolReader):
                 self.files.rename(draft.temporary, self.ticket_path(draft.place))
                 renamed.append(draft)
             self.files.fsync(folder)
-        except BaseException:
-            for draft in renamed:
-                self._take_back(draft.place, draft.ticket, draft.present)
+        except BaseException as error:
+            stuck = [draft.ticket.key for draft in renamed if not self._take_back(draft)]
+            if stuck:
+                raise SpoolError(
+                    f"{stuck[0]!r} is perhaps not durable, and could not be taken back: {error}"
+                ) from error
             raise
 
     def replaceable(self, place: Place) -> Ticket | None:
@@ -222,7 +237,8 @@ class Spool(SpoolReader):
             finally:
                 self.files.close(fd)
         except BaseException:
-            self.files.unlink(path)
+            with contextlib.suppress(OSError):
+                self.files.unlink(path)
             raise
 
     def set_aside_unreadable(self, place: Place, id_: str) -> None:
@@ -237,22 +253,32 @@ class Spool(SpoolReader):
         except FileNotFoundError:
             return
 
-    def _take_back(self, place: Place, ticket: Ticket, present: Ticket | None) -> None:
-        """The folder could not be made durable: show again what was pending before."""
-        path = self.ticket_path(place)
+    def _take_back(self, draft: _Draft) -> bool:
+        """The folder could not be made durable: show again what was pending before.
+
+        False if the disk does not do that either; then the change stands, with its body.
+        """
+        path = self.ticket_path(draft.place)
         try:
-            if present is None:
+            if draft.present is None:
                 self.files.unlink(path)
             else:
-                replace_file(
-                    self.files,
-                    path,
-                    encode(present),
-                    unique=ticket.id + "b",
-                    durable=False,
-                )
+                before = encode(draft.present)
+                unique = draft.ticket.id + "b"
+                replace_file(self.files, path, before, unique=unique, durable=False)
+        except OSError:
+            if draft.staged is not None:
+                draft.staged.needed = True
+            self._recount(draft)
+            return False
         finally:
-            self.board.change(place.slot)
+            self.board.change(draft.place.slot)
+        return True
+
+    def _recount(self, draft: _Draft) -> None:
+        """The draft took the place of what was pending (caller: L1)."""
+        self._count(draft.place, draft.present, -1)
+        self._count(draft.place, draft.ticket, 1)
 
     def _count(self, place: Place, ticket: Ticket | None, sign: int) -> None:
         if ticket is not None:
