@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from cachestore.checking import FsckReport
 from cachestore.events import Event
 from cachestore.flight import Pool
 from cachestore.listing import Item
@@ -19,7 +20,7 @@ from cachestore.options import Options
 from cachestore.receipts import Receipt, State
 from cachestore.stats import Counts
 from cachestore.store import CacheStore
-from cachestore.upkeep import FsckReport, WarmReport
+from cachestore.upkeep import WarmReport
 
 T = TypeVar("T")
 _IN_MEMORY = 1 << 20
@@ -175,8 +176,10 @@ class AsyncCacheStore:
     async def clean(self) -> dict[str, int]:
         return await self._run(self.sync.clean)
 
-    async def fsck(self, repair: bool = False) -> FsckReport:
-        return await self._run(lambda: self.sync.fsck(repair))
+    async def fsck(
+        self, repair: bool = False, *, deep: bool = False, bucket: bool = False
+    ) -> FsckReport:
+        return await self._run(lambda: self.sync.fsck(repair, deep=deep, bucket=bucket))
 
     async def reload(self) -> None:
         await self._run(self.sync.reload)

@@ -21,6 +21,7 @@ from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
 from cachestore.local.spool import Spool
+from cachestore.local.tickets import Ticket
 from cachestore.model import RemoteObject
 from cachestore.options import Options
 from cachestore.remote.base import RemoteStore
@@ -72,10 +73,22 @@ class Downloader:
         now = self._clock.monotonic()
         return now - self._progress.get(key, now)
 
-    def trustworthy(self, row: Row) -> bool:
-        """Verify a copy that was not yet synced when the machine went down; once."""
-        if not self._catalog.needs_verification(row) or row.file in self._checked:
+    def trustworthy(self, row: Row, *, verify: bool) -> bool:
+        """Hash a copy that was not yet synced when the machine went down, once; or any on demand.
+
+        A damaged one is taken out of the way. `verify`: hash it whatever is known of it.
+        """
+        known = not self._catalog.needs_verification(row) or row.file in self._checked
+        if known and not verify:
             return True
+        if self._is_whole(row):
+            self._checked.add(row.file)
+            return True
+        self._catalog.remove(row.key, row.file)
+        self._cache.quarantine(row)
+        return False
+
+    def _is_whole(self, row: Row) -> bool:
         try:
             fd = self._files.open_read(self._cache.path(row))
         except OSError:
@@ -87,8 +100,25 @@ class Downloader:
             return False
         finally:
             self._files.close(fd)
-        self._checked.add(row.file)
         return True
+
+    def check_pending(self, ticket: Ticket) -> None:
+        """Hash a pending body. Raises `SpoolError` if it is not what was put."""
+        body = self._spool.body(ticket)
+        try:
+            fd = self._files.open_read(body)
+        except FileNotFoundError:
+            return  # sent meanwhile; the caller looks again
+        try:
+            info = RemoteObject(ticket.key, ticket.size, "", sha256=ticket.sha256)
+            verify_digest(fd, info)
+        except Corrupt as error:
+            raise SpoolError(
+                f"the pending body of {ticket.key!r} was damaged on disk ({error}); it is not"
+                f" uploaded. It is {body}: put the file again, or delete the key"
+            ) from error
+        finally:
+            self._files.close(fd)
 
     def download(self, key: str, place: Place, old: Row | None) -> Landed:
         """The key's bytes as a file, from another process's download if one is under way.

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
+from random import random
 from typing import Literal, NoReturn
 
 from cachestore import events
@@ -21,6 +22,7 @@ from cachestore.local.tickets import Ticket
 from cachestore.model import ObjectInfo
 from cachestore.policy.freshness import Freshness, Rules, decide, may_serve_on_error
 from cachestore.policy.newest import local_readable
+from cachestore.policy.verification import is_due
 
 Kind = Literal["fresh", "stale", "stale-if-error", "pending", "local", "miss"]
 Answer = Literal["same", "changed", "gone"]
@@ -75,6 +77,8 @@ class Finder:
         if isinstance(newest, Ticket):
             if newest.operation == "delete":
                 self.absent(key, negative=True)
+            if is_due(core.options.verify, random()):
+                self._downloader.check_pending(newest)
             body = core.spool.body(newest)
             return Found(body, info_of_ticket(newest), "pending", token, ticket=newest)
         if isinstance(newest, Record) and newest.operation == "delete":
@@ -96,6 +100,8 @@ class Finder:
         record = core.folder.record(key)
         there = core.folder.locate(key)
         row = self._row(key)
+        if row is not None and not self._trusts(row):
+            return None
         state = None if record is None else record.state
         stale = row is not None and record is not None and row.etag != record.etag
         readable = there is not None and local_readable(state, newer_known=stale)
@@ -126,6 +132,11 @@ class Finder:
         core.catalog.remove(key, row.file)
         return None
 
+    def _trusts(self, row: Row) -> bool:
+        """False for a damaged copy, which is then out of the way."""
+        verify = is_due(self._core.options.verify, random())
+        return self._downloader.trustworthy(row, verify=verify)
+
     def _found_row(self, row: Row, token: int, kind: Kind, expires: float) -> Found:
         return Found(self._core.cache.path(row), info_of_row(row), kind, token, expires)
 
@@ -153,9 +164,7 @@ class Finder:
     def _clean(self, key: str, place: Place, token: int, max_age: float | None) -> Found | None:
         core = self._core
         row = self._row(key)
-        if row is not None and not self._downloader.trustworthy(row):
-            core.catalog.remove(key, row.file)
-            core.cache.discard([row])
+        if row is not None and not self._trusts(row):
             return None
         now = core.clock.now()
         state = decide(row, now, self.rules(row), max_age=max_age)

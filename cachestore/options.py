@@ -11,6 +11,7 @@ from cachestore.errors import ConfigError
 MIB = 1 << 20
 Mode = Literal["remote", "local", "mock"]
 BackPressure = Literal["block", "through", "raise"]
+Verify = Literal["never", "sample", "always"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Options:
     revalidate_deadline: float = 1.0
     miss_deadline: float = 30.0
     flight_patience: float = 10.0
+
+    verify: Verify = "never"
 
     cache_max_bytes: int = 5_000_000_000
     cache_min_free: float = 0.05

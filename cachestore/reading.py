@@ -20,6 +20,7 @@ from cachestore.local.hot import HotEntry
 from cachestore.local.records import Record
 from cachestore.local.tickets import Ticket
 from cachestore.model import ObjectInfo, RemoteObject
+from cachestore.policy.verification import may_be_hot
 
 _TRIES = 5
 
@@ -69,7 +70,7 @@ class Reader:
             return False
         core = self._core
         now = core.clock.now()
-        if found.expires > now:
+        if found.expires > now and may_be_hot(core.options.verify):
             entry = HotEntry(
                 path,
                 stat,

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from cachestore.checking import Checker, FsckReport
 from cachestore.core import Core
 from cachestore.downloader import Downloader
 from cachestore.events import Event
@@ -23,7 +24,7 @@ from cachestore.presigning import Presigner
 from cachestore.reading import Reader
 from cachestore.receipts import Receipt
 from cachestore.stats import Counts
-from cachestore.upkeep import FsckReport, Keeper, WarmReport
+from cachestore.upkeep import Keeper, WarmReport
 from cachestore.writing import Durability, Writer
 
 Build = Callable[[], tuple[Core, Downloader]]
@@ -279,13 +280,15 @@ class CacheStore:
         """Do now what the janitor does hourly; returns what was removed."""
         return self._keeper.clean()
 
-    def fsck(self, repair: bool = False) -> FsckReport:
+    def fsck(self, repair: bool = False, *, deep: bool = False, bucket: bool = False) -> FsckReport:
         """Compare spool, catalog and files; safe beside live processes.
 
-        `repair` forgets copies that are not what they should be, and removes what has been in
-        quarantine for more than a week.
+        `deep`: hash every body and copy. `bucket`: compare copies with its listing (a billed
+        request for each 1,000 keys). `repair` forgets copies that are not what they should be,
+        and removes what has been in quarantine for more than a week.
         """
-        return self._keeper.fsck(repair)
+        self._core.check_open()
+        return Checker(self._core, repair=repair, deep=deep, bucket=bucket).run()
 
     def warm(
         self, keys: Iterable[str], progress: Callable[[str], None] | None = None

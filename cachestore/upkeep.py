@@ -3,45 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from cachestore import events
 from cachestore.core import Core
 from cachestore.errors import CacheStoreError
 from cachestore.keys import check_key
-from cachestore.local.board import SHARDS
-from cachestore.local.spool_scan import Unreadable, scan_shard, tidy_shard
 from cachestore.reading import Reader
-
-QUARANTINE_DAYS = 7
-
-
-@dataclass(slots=True)
-class Finding:
-    """One thing that `fsck` saw. `repaired` says what was done, "" for nothing."""
-
-    what: str
-    where: str
-    detail: str = ""
-    repaired: str = ""
-
-
-@dataclass(slots=True)
-class FsckReport:
-    """What `fsck` saw: findings, and how much it looked at."""
-
-    tickets: int = 0
-    copies: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        """True when nothing was found."""
-        return not self.findings
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,64 +148,3 @@ class Keeper:
         if reads >= 100 and 1 - counts.hit_rate > options.alert_miss_rate:
             alerts.append(f"the miss rate is {1 - counts.hit_rate:.0%}")
         return alerts
-
-    # -- fsck ------------------------------------------------------------------------------------
-
-    def fsck(self, repair: bool = False) -> FsckReport:
-        """See `CacheStore.fsck`."""
-        self._core.check_open()
-        report = FsckReport()
-        for shard in range(SHARDS):
-            self._check_shard(shard, report, repair)
-        self._check_quarantine(report, repair)
-        self._check_copies(report, repair)
-        return report
-
-    def _check_shard(self, shard: int, report: FsckReport, repair: bool) -> None:
-        core = self._core
-        for item in scan_shard(core.spool, shard):
-            if isinstance(item, Unreadable):
-                report.findings.append(Finding("unreadable ticket", str(item.path), item.reason))
-                continue
-            report.tickets += 1
-            if item.remote_id != core.remote_id:
-                report.findings.append(
-                    Finding("foreign ticket", item.key, f"belongs to remote {item.remote_id}")
-                )
-            if item.operation == "put" and not core.spool.body(item).exists():
-                report.findings.append(
-                    Finding("ticket without body", item.key, f"body {item.body} is missing")
-                )
-        for moved in tidy_shard(core.spool, shard):
-            report.findings.append(
-                Finding("body without ticket", str(moved), "", "moved to quarantine")
-            )
-
-    def _check_quarantine(self, report: FsckReport, repair: bool) -> None:
-        core = self._core
-        folder = core.options.spool_dir / "quarantine"
-        for name in sorted(core.files.list(folder)):
-            path = folder / name
-            try:
-                age = core.clock.now() - core.files.stat(path).st_ctime
-            except OSError:
-                continue
-            old = age > QUARANTINE_DAYS * 86400
-            done = ""
-            if repair and old and core.files.unlink(path):
-                done = "removed"
-            report.findings.append(
-                Finding("quarantined", str(path), f"{age / 86400:.1f} days old", done)
-            )
-
-    def _check_copies(self, report: FsckReport, repair: bool) -> None:
-        core = self._core
-        for row in core.catalog.rows_below(""):
-            report.copies += 1
-            if core.cache.matches(row):
-                continue
-            done = ""
-            if repair and core.catalog.remove(row.key, row.file) is not None:
-                core.cache.discard([row])
-                done = "forgotten; the next read fetches it"
-            report.findings.append(Finding("altered or missing copy", row.key, row.file, done))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,22 @@ from cachestore.options import Options, RemoteOptions
 from cachestore.store import CacheStore
 
 PATIENCE = 60.0
+
+
+class Shifted:
+    """A machine whose clock is wrong by so many seconds."""
+
+    def __init__(self, offset: float) -> None:
+        self._offset = offset
+
+    def now(self) -> float:
+        return time.time() + self._offset
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(max(0.0, seconds))
 
 
 def make_options(root: Path, **fields: Any) -> Options:

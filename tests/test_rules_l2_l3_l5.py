@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from process_rig import finish, load_options, save_options, say, start
-from store_rig import on_server, store_of, until
+from store_rig import Shifted, on_server, store_of, until
 
 from cachestore.local.board import Board
 from cachestore.options import Options
@@ -96,22 +94,6 @@ def test_l3_the_newest_version_is_served_wherever_it_is(r2_double: Any, tmp_path
 
 
 # -- L5: no clock decides which version is newer -------------------------------------------------
-
-
-class Shifted:
-    """A machine whose clock is wrong by so many seconds."""
-
-    def __init__(self, offset: float) -> None:
-        self._offset = offset
-
-    def now(self) -> float:
-        return time.time() + self._offset
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        return event.wait(max(0.0, seconds))
 
 
 def child_put(options: str, data: str, offset: str) -> None:

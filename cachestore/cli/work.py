@@ -125,12 +125,14 @@ def fsck(
     context: typer.Context,
     repair: Annotated[bool, typer.Option(help="Forget damaged copies; empty old quarantine.")]
     = False,
+    deep: Annotated[bool, typer.Option(help="Hash every body and copy.")] = False,
+    bucket: Annotated[bool, typer.Option(help="Compare copies with the bucket's listing.")] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Check tickets, bodies and copies. Exit code 1 if something was found."""
     with telling(as_json), opened(context) as store:
         with err.status("checking"):
-            report = store.fsck(repair)
+            report = store.fsck(repair, deep=deep, bucket=bucket)
         if as_json:
             show_json(report)
         else:
@@ -139,7 +141,8 @@ def fsck(
                 made.add_row(each.what, each.where, each.detail, each.repaired)
             if report.findings:
                 out.print(made)
-            out.print(f"{report.tickets} tickets and {report.copies} copies checked,"
+            seen = f", {report.objects} objects in the bucket" if bucket else ""
+            out.print(f"{report.tickets} tickets and {report.copies} copies{seen} checked,"
                       f" {len(report.findings)} findings")  # fmt: skip
         if report.findings:
             raise typer.Exit(int(Exit.FAILED))

@@ -24,6 +24,7 @@ _HANDOUT = re.compile(
     r"[0-9a-f]{64}(-[0-9a-f]{32}(-[0-9a-f]{12})?(\.[A-Za-z0-9]{1,16})?|\.[0-9a-f]{32}\.tmp)"
 )
 _PART_AGE = 60.0
+_DAMAGED_AGE = 7 * 86400.0
 
 
 class CacheFiles:
@@ -46,6 +47,7 @@ class CacheFiles:
         self._grace = options.handout_grace
         self._parts = root / "parts"
         self._transit = root / "transit"
+        self._damaged = root / "damaged"
         self._waiting: set[Path] = set()
         self._lock = threading.Lock()
 
@@ -199,6 +201,16 @@ class CacheFiles:
                 with self._lock:
                     self._waiting.add(path)
 
+    def quarantine(self, row: Row) -> None:
+        """Set a damaged copy aside under its name, for people to look at; `sweep` removes it."""
+        self._board.change(place_of(self._remote_id, row.key).slot)
+        path = self.root / row.file
+        try:
+            self._files.make_folder(self._damaged)
+            self._files.rename(path, self._damaged / path.name)
+        except OSError:
+            self.discard([row])
+
     def _remove(self, path: Path, slot: int) -> bool:
         """Unlink unless handed out within the grace or leased; True when it is gone."""
         now = self._clock.now()
@@ -272,6 +284,7 @@ class CacheFiles:
         for folder, pattern, age in (
             (self._parts, _PART, _PART_AGE),
             (self._transit, _HANDOUT, max(self._grace, _PART_AGE)),
+            (self._damaged, COPY_NAME, _DAMAGED_AGE),
         ):
             if not is_real_folder(folder):
                 continue

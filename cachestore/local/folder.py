@@ -207,10 +207,11 @@ class LocalFolder(LocalFolderReader):
         """A part of the hidden folder. Raises `OSError`, also for a symbolic link in its place."""
         self._files.make_folder(self.root, 0o777)
         for folder in (self._hidden, self._hidden / part):
-            if not is_real_folder(folder):
-                if os.path.lexists(folder):
-                    raise NotADirectoryError(f"{folder} is not a folder")
+            if not os.path.lexists(folder):
                 self._files.make_folder(folder)
+            # Only now: another process may have made it in between.
+            if not is_real_folder(folder):
+                raise NotADirectoryError(f"{folder} is not a folder")
 
     def _remove_hidden(self, path: Path | None) -> None:
         if path is not None:

@@ -153,6 +153,16 @@ class LocalFolderReader:
             if record.remote_id in ("", self.remote_id):
                 yield record
 
+    def unreadable(self) -> Iterator[tuple[Path, str]]:
+        """Records that cannot be read, and why."""
+        return self._records.unreadable()
+
+    def foreign(self) -> Iterator[Record]:
+        """Changes that another remote does not have yet; they wait until it is configured."""
+        for record in self._records.unsent():
+            if record.remote_id not in ("", self.remote_id):
+                yield record
+
     def list(self, prefix: str = "") -> Iterator[str]:
         """Keys that may have a file, in no order; `locate` tells whether one is to be seen."""
         # A folder may have the other spelling of its name; only plain ones are gone into.

@@ -160,6 +160,17 @@ class Records:
                 if _TEMPORARY.fullmatch(name):
                     yield name[:64], self._folder / folder / name
 
+    def unreadable(self) -> Iterator[tuple[Path, str]]:
+        """Records that cannot be read, and why; of their keys nothing is known."""
+        for folder in sorted(self._files.list(self._folder)):
+            for name in sorted(self._files.list(self._folder / folder)):
+                if not name.endswith(".json"):
+                    continue
+                try:
+                    self.by_digest(name[:-5])
+                except SpoolError as error:
+                    yield self._folder / folder / name, str(error)
+
     def unsent(self) -> Iterator[Record]:
         """Every record whose version no remote has; unreadable ones are left out (their keys
         raise when they are asked for)."""

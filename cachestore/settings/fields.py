@@ -28,6 +28,7 @@ from cachestore.settings.kinds import (
     Switch,
     Text,
     Url,
+    Verifying,
 )
 
 _DAY = 86400.0
@@ -184,6 +185,14 @@ class Fields(BaseSettings):
         Seconds,
         Spec("How long a reader without a copy waits", live=True, option="miss_deadline"),
     ] = 30.0
+    cache_verify: Annotated[
+        Verifying,
+        Spec(
+            "Hash copies again before they are served: one in 64 looks, or at every read",
+            live=True,
+            option="verify",
+        ),
+    ] = "never"
 
     cache_max_bytes: Annotated[
         Size,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SecretStr
 
-from cachestore.options import MIB, BackPressure
+from cachestore.options import MIB, BackPressure, Verify
 from cachestore.settings import units
 from cachestore.settings.units import Kind
 
@@ -54,6 +54,10 @@ PRESSURE = Kind(
     "block, through, raise", units.one_of("block", "through", "raise"), units.show_text, open=False
 )
 
+VERIFY = Kind(
+    "never, sample, always", units.one_of("never", "sample", "always"), units.show_text, open=False
+)
+
 
 def _before(kind: Kind) -> Any:
     return BeforeValidator(kind.parse)
@@ -82,3 +86,4 @@ Url = Annotated[str | None, _maybe(URL), URL]
 Secret = Annotated[SecretStr | None, _maybe(SECRET), SECRET]
 Jurisdiction = Annotated[Literal["eu", "fedramp", "us"] | None, _maybe(JURISDICTION), JURISDICTION]
 Pressure = Annotated[BackPressure, _before(PRESSURE), PRESSURE]
+Verifying = Annotated[Verify, _before(VERIFY), VERIFY]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 from cachestore.errors import SpoolError
 from cachestore.files import COPY_CHUNK, Files
@@ -28,6 +30,17 @@ class FolderChanges:
     def unsent(self) -> Iterable[str]:
         """Keys with an unsent change of this remote, or of none."""
         return (record.key for record in self._folder.unsent())
+
+    def foreign(self) -> Iterable[Change]:
+        """Unsent changes of other remotes, which wait until theirs is configured."""
+        for record in self._folder.foreign():
+            path = self._folder.root / record.file if record.operation == "put" else None
+            ticket = replace(self._ticket(record), remote_id=record.remote_id)
+            yield Change(ticket, path, record.replaces)
+
+    def unreadable(self) -> Iterable[tuple[Path, str]]:
+        """Records that cannot be read, and why."""
+        return self._folder.unreadable()
 
     def newest(self, key: str, ticket: Ticket | None) -> Change | None:
         """The key's unsent change if it is newer than its pending ticket, else None."""

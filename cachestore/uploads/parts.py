@@ -57,6 +57,14 @@ class LocalChanges(Protocol):
         """Keys with an unsent change of this remote (or of none)."""
         ...
 
+    def foreign(self) -> Iterable[Change]:
+        """Unsent changes of other remotes, which wait until theirs is configured."""
+        ...
+
+    def unreadable(self) -> Iterable[tuple[Path, str]]:
+        """Records that cannot be read, and why; nobody knows what they say is pending."""
+        ...
+
     def newest(self, key: str, ticket: Ticket | None) -> Change | None:
         """The key's unsent change if it is newer than its pending ticket, else None."""
         ...
@@ -88,6 +96,12 @@ class NoChanges:
     """A store without a local folder."""
 
     def unsent(self) -> Iterable[str]:
+        return ()
+
+    def foreign(self) -> Iterable[Change]:
+        return ()
+
+    def unreadable(self) -> Iterable[tuple[Path, str]]:
         return ()
 
     def newest(self, key: str, ticket: Ticket | None) -> Change | None:

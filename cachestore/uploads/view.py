@@ -39,9 +39,12 @@ class View:
     def items(self) -> Iterator[PendingItem]:
         """Every operation that a remote does not have, of all remotes."""
         voided = set()
-        for change in self._local():
+        lost: list[PendingItem] = []
+        for change in self._local(lost):
             voided.add(change.ticket.key)
             yield self._item(change.ticket, change.path)
+        yield from lost
+        yield from self._unreachable()
         for shard in range(SHARDS):
             for item in scan_shard(self._spool, shard):
                 if isinstance(item, Unreadable):
@@ -53,15 +56,29 @@ class View:
                     put = item.operation == "put"
                     yield self._item(item, self._spool.body(item) if put else None)
 
-    def _local(self) -> Iterator[Change]:
-        """Unsent local changes that are newer than any pending ticket."""
+    def _unreachable(self) -> Iterator[PendingItem]:
+        """Local changes that cannot be sent as things are."""
+        for change in self._changes.foreign():
+            yield self._item(change.ticket, change.path)
+        for path, reason in self._changes.unreadable():
+            yield PendingItem("", "", "put", "unreadable", 0, 0.0, last_error=reason, path=path)
+
+    def _local(self, lost: list[PendingItem] | None = None) -> Iterator[Change]:
+        """Unsent local changes that are newer than any pending ticket.
+
+        `lost` takes those that cannot be looked at, such as a file that somebody removed.
+        """
         options = self._parts.options
         for key in self._changes.unsent():
             if is_local(key, options.mode, options.local_only_prefixes):
                 continue
             try:
                 change = self._changes.newest(key, self._spool.read(self._spool.place(key)))
-            except CacheStoreError:
+            except CacheStoreError as error:
+                if lost is not None:
+                    lost.append(
+                        PendingItem(key, "", "put", "unreadable", 0, 0.0, last_error=str(error))
+                    )
                 continue
             if change is not None:
                 yield change
