@@ -37,10 +37,14 @@ _TEMPORARY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A ticket that is there but does not say what is pending."""
+    """A ticket that is there but does not say what is pending.
+
+    `passing`: it could not be read now, which may be another time.
+    """
 
     path: Path
     reason: str
+    passing: bool = False
 
 
 @dataclass(slots=True)
@@ -84,9 +88,14 @@ def read_steady(spool: SpoolReader, place: Place) -> Ticket | None:
 def scan_shard(spool: SpoolReader, shard: int) -> Iterator[Ticket | Unreadable]:
     """Every pending operation of a shard, of all remotes; needs no lock.
 
-    Raises `OSError` if the folder cannot be listed.
+    Raises `SpoolError` if the folder cannot be listed.
     """
-    for digest in sorted(ticket_digests(spool.files.list(spool.folder(shard)))):
+    folder = spool.folder(shard)
+    try:
+        names = spool.files.list(folder)
+    except OSError as error:
+        raise SpoolError(f"cannot look through {folder}: {error.strerror or error}") from error
+    for digest in sorted(ticket_digests(names)):
         place = place_of_digest(digest)
         if place.shard != shard:
             continue
@@ -102,7 +111,7 @@ def read_item(spool: SpoolReader, place: Place) -> Ticket | Unreadable | None:
     except SpoolError as error:
         cause = error.__cause__
         reason = str(error if cause is None else cause) or type(cause).__name__
-        return Unreadable(spool.ticket_path(place), reason)
+        return Unreadable(spool.ticket_path(place), reason, isinstance(cause, OSError))
 
 
 def recount_shard(spool: SpoolReader, shard: int) -> bool:

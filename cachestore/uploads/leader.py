@@ -157,8 +157,8 @@ class Leader:
             self._scan_local()
         for shard, sequence in enumerate(self._parts.spool.board.sequences()):
             if self._seen[shard] != sequence:
-                self._scan(shard)
-                self._seen[shard] = sequence
+                # What could not be read now is looked for again.
+                self._seen[shard] = sequence if self._scan(shard) else None
                 self._beat()
                 if self._stop.is_set():
                     return
@@ -218,23 +218,24 @@ class Leader:
 
     # -- what is pending -------------------------------------------------------------------------
 
-    def _scan(self, shard: int) -> None:
-        """Bring the queue up to date with a shard whose sequence changed."""
+    def _scan(self, shard: int) -> bool:
+        """Bring the queue up to date with a shard whose sequence changed; False if not wholly."""
         spool, queue = self._parts.spool, self.queue
         mark, pace = queue.mark(), Pace()
         names = spool.files.list(spool.folder(shard))
         noted = {stem[:64] for stem in state_stems(names)}
-        present = set(self._local[shard])
+        present, whole = set(self._local[shard]), True
         for digest in ticket_digests(names):
             present.add(digest)
             file = self._file(shard, digest)
             if file and digest not in noted and queue.file_of(digest) == file:
                 continue
-            self._offer_at(digest, file)
+            whole &= self._offer_at(digest, file)
             pace.step()
             if self._stop.is_set():
-                return
+                return False
         queue.drop_missing(shard, present, mark)
+        return whole
 
     def _own_change(self, shard: int, before: int, after: int) -> None:
         """An acknowledgement of ours is no reason to read its shard again."""
@@ -250,12 +251,14 @@ class Leader:
             return 0
         return hash((info.st_ino, info.st_mtime_ns)) or 1
 
-    def _offer_at(self, digest: str, file: int) -> None:
+    def _offer_at(self, digest: str, file: int) -> bool:
+        """False if the ticket could not be read now."""
         item = read_item(self._parts.spool, place_of_digest(digest))
-        if item is None or isinstance(item, Unreadable):
-            return
-        if item.remote_id == self._parts.spool.remote_id:
+        if isinstance(item, Unreadable):
+            return not item.passing
+        if item is not None and item.remote_id == self._parts.spool.remote_id:
             self._offer(item, digest, file)
+        return True
 
     def _offer(self, ticket: Ticket, digest: str, file: int = 0) -> None:
         state = self._parts.spool.state(ticket)

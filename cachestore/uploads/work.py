@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
@@ -120,13 +121,15 @@ class Work:
         return self._send(job)
 
     def _current(self, entry: Entry) -> Job | None:
-        """The newest operation of a key; None if nothing is left to do."""
+        """The newest operation of a key, None if there is none; `SpoolError`: not readable now."""
         parts = self._parts
         place = parts.spool.place(entry.key)
         token = parts.spool.board.token(place.slot)
         try:
             ticket = read_steady(parts.spool, place)
         except SpoolError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
             parts.events.emit(events.Trouble(entry.key, "spool", str(error)))
             return None
         change = parts.changes.newest(entry.key, ticket)
@@ -332,7 +335,9 @@ class Work:
         jobs: list[tuple[Entry, Job]] = []
         alone: list[Entry] = []
         for entry in entries:
-            job = self._current(entry)
+            job = None
+            with contextlib.suppress(SpoolError):
+                job = self._current(entry)
             if job is not None and _is_plain_delete(job):
                 jobs.append((entry, job))
             else:
