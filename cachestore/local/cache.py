@@ -5,6 +5,7 @@ Only files whose name and folder are ours are ever removed, and never through a 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -15,7 +16,7 @@ from pathlib import Path
 from cachestore.clock import Clock
 from cachestore.files import Files, is_plain, is_real_folder
 from cachestore.keys import Place, extension_of, place_of
-from cachestore.local.board import SHARDS, Board
+from cachestore.local.board import SHARDS, Board, boot_id
 from cachestore.local.catalog_rows import COPY_NAME, Row
 from cachestore.options import Options
 
@@ -47,6 +48,7 @@ class CacheFiles:
         self._grace = options.handout_grace
         self._parts = root / "parts"
         self._transit = root / "transit"
+        self._boot = boot_id()
         self._damaged = root / "damaged"
         self._waiting: set[Path] = set()
         self._lock = threading.Lock()
@@ -142,9 +144,11 @@ class CacheFiles:
 
         A clone where the file system can, a copy up to `copy_max` bytes, else a second name.
         The copy has a set modification time, so one that was edited in place is not used again.
+        It is not synced, so one from before the machine went down is not used again either.
         """
         stat = self._files.stat(body)
         extension = extension_of(key)
+        id_ = hashlib.sha256(f"{id_} {self._boot}".encode()).hexdigest()[:32]
         path = self._transit / f"{place.digest}-{id_}{extension}"
         if self._is_copy_of(path, stat):
             return path
