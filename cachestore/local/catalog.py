@@ -25,6 +25,7 @@ from cachestore.local.catalog_schema import (
     end_of_prefix,
     one,
     pinned,
+    stir,
     totals,
 )
 from cachestore.model import RemoteObject
@@ -152,10 +153,13 @@ class Catalog:
     def remove(self, key: str, file: str | None = None, *, full: bool = False) -> Row | None:
         """Take a key's row out (only if it names `file`, when given); the row that went.
 
-        `full`: synced before this returns, so that a power cut does not bring it back.
+        `full`: synced before this returns, so that a power cut does not bring it back; also
+        one that went earlier.
         """
 
         def work(db: sqlite3.Connection) -> Row | None:
+            if full:
+                stir(db)
             row = one(db, key)
             if row is None or (file is not None and row.file != file):
                 return None

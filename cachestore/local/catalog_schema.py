@@ -56,6 +56,15 @@ def delete(db: sqlite3.Connection, row: Row) -> bool:
     return db.execute(f"{_DELETE} AND file = ?", (row.key, row.file)).rowcount > 0
 
 
+def stir(db: sqlite3.Connection) -> None:
+    """Change a page, so that this commit is synced, and with it all that came before it.
+
+    SQLite syncs nothing for a transaction that found nothing to change.
+    """
+    db.execute("UPDATE totals SET entries = entries + 1")
+    db.execute("UPDATE totals SET entries = entries - 1")
+
+
 def admit(
     db: sqlite3.Connection,
     row: Row,
