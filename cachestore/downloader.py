@@ -26,7 +26,7 @@ from cachestore.model import RemoteObject
 from cachestore.options import Options
 from cachestore.remote.base import RemoteStore
 from cachestore.remote.budget import Budget
-from cachestore.remote.fetching import fetch, verify_digest
+from cachestore.remote.fetching import fetch, has_digest, verify_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,16 @@ class Downloader:
     def trustworthy(self, row: Row, *, verify: bool) -> bool:
         """Hash a copy that was not yet synced when the machine went down, once; or any on demand.
 
-        A damaged one is taken out of the way. `verify`: hash it whatever is known of it.
+        A damaged one is taken out of the way, and one that went down unsynced and has no digest
+        to be compared with. `verify`: hash it whatever is known of it.
         """
         known = not self._catalog.needs_verification(row) or row.file in self._checked
         if known and not verify:
             return True
+        if not known and not has_digest(_digests(row)):
+            self._catalog.remove(row.key, row.file)
+            self._cache.discard([row])
+            return False
         if self._is_whole(row):
             self._checked.add(row.file)
             return True
@@ -94,7 +99,7 @@ class Downloader:
         except OSError:
             return False
         try:
-            verify_digest(fd, RemoteObject(row.key, row.size, row.etag, sha256=row.sha256))
+            verify_digest(fd, _digests(row))
         except Corrupt as error:
             self._events.emit(events.Trouble(row.key, "cache", str(error)))
             return False
@@ -325,3 +330,7 @@ class Downloader:
             if self._bypass is not None:
                 shutil.rmtree(self._bypass, ignore_errors=True)
                 self._bypass = None
+
+
+def _digests(row: Row) -> RemoteObject:
+    return RemoteObject(row.key, row.size, row.etag, sha256=row.sha256)

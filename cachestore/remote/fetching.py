@@ -288,6 +288,11 @@ def _digest_for(info: RemoteObject) -> tuple[Any, str | None]:
     return md5, info.etag if _MD5.fullmatch(info.etag) else None
 
 
+def has_digest(info: RemoteObject) -> bool:
+    """False if nothing is known that an object's bytes could be compared with."""
+    return _digest_for(info)[1] is not None
+
+
 def _mismatch(info: RemoteObject, found: str, expected: str) -> Corrupt:
     return Corrupt(
         f"get {info.key!r}: the bytes that arrived have the digest {found[:16]}...,"
