@@ -27,7 +27,7 @@ class Recorder(Files):
         self.root = Path(os.path.abspath(root))
         self.notes: list[Note] = []
         self._lock = threading.RLock()
-        self._open: dict[int, tuple[int, str]] = {}
+        self._kept: list[int] = []
 
     def _inside(self, path: str | Path) -> str | None:
         text = os.path.abspath(path)
@@ -40,11 +40,23 @@ class Recorder(Files):
     def _identity(self, fd: int) -> int:
         return os.fstat(fd).st_ino
 
+    def _keep(self, path: str | Path) -> None:
+        """Hold a new file open, so that no later one gets its inode number."""
+        self._kept.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def end(self) -> None:
+        """Record nothing more; the notes stay."""
+        with self._lock:
+            kept, self._kept = self._kept, []
+        for fd in kept:
+            os.close(fd)
+
     def create(self, path: str | Path, mode: int = 0o600) -> int:
         with self._lock:
             fd = super().create(path, mode)
             name = self._inside(path)
             if name is not None:
+                self._keep(path)
                 self._note("create", name, self._identity(fd))
             return fd
 
@@ -54,6 +66,7 @@ class Recorder(Files):
             fd = super().open_shared(path, mode)
             name = self._inside(path)
             if name is not None and not there:
+                self._keep(path)
                 self._note("create", name, self._identity(fd))
             return fd
 
@@ -209,7 +222,8 @@ class Disk:
         """Write one possible state below `target`.
 
         `style`: "least" (nothing unsynced survived), "names" (all names, no unsynced bytes),
-        "all" (everything survived) or "mixed" (for each folder and file something between).
+        "zeros" (all names and sizes, zeros for unsynced bytes), "all" (everything survived) or
+        "mixed" (for each folder and file something between).
         """
         names = {folder: dict(entries) for folder, entries in self._durable.items()}
         for folder, waiting in self._waiting.items():
@@ -234,6 +248,8 @@ class Disk:
         durable = file.durable or b""
         if style in ("least", "names"):
             return durable
+        if style == "zeros":
+            return bytes(len(file.now))
         return rng.choice(
             [durable, bytes(file.now), bytes(file.now[: rng.randint(0, len(file.now))]),
              bytes(len(file.now))]
