@@ -18,6 +18,7 @@ from cachestore.flight import Flights, Pool
 from cachestore.janitor import Janitor
 from cachestore.keys import Place
 from cachestore.local.board import Board
+from cachestore.local.bypass import Bypass
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
@@ -52,6 +53,7 @@ class Core:
     catalog: Catalog
     cache: CacheFiles
     facts: Facts
+    bypass: Bypass
     folder: LocalFolder
     remote: GuardedRemote | None
     uploader: Uploader

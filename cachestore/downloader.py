@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import secrets
-import shutil
-import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from cachestore import events
 from cachestore.clock import Clock
-from cachestore.errors import Corrupt, NotFound, SpoolError
+from cachestore.errors import CacheStoreError, Corrupt, SpoolError
 from cachestore.events import Events
 from cachestore.files import Files, allocated
-from cachestore.keys import Place, extension_of
+from cachestore.keys import Place
 from cachestore.local.board import Board
+from cachestore.local.bypass import Bypass
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
@@ -52,6 +52,7 @@ class Downloader:
         clock: Clock,
         options: Options,
         budget: Budget,
+        bypass: Bypass,
     ) -> None:
         self._remote = remote
         self._spool = spool
@@ -65,8 +66,7 @@ class Downloader:
         self._budget = budget
         self._progress: dict[str, float] = {}
         self._checked: set[str] = set()
-        self._bypass: Path | None = None
-        self._lock = threading.Lock()
+        self._bypass = bypass
 
     def silence(self, key: str) -> float:
         """Seconds since the last bytes of a key's download arrived (or its start)."""
@@ -141,14 +141,29 @@ class Downloader:
             if isinstance(claimed, Landed):
                 return claimed
             fd, part = claimed
+            failed: OSError | None = None
             try:
-                return self._into(fd, part, key, place, token)
+                landed = self._into(fd, part, key, place, token)
             finally:
-                # Given back by name: a process forked meanwhile would keep it, like a lease.
-                self._files.unlock(fd)
-                self._files.close(fd)
+                failed = self._let_go(fd)
+            if failed is not None and landed.row is not None:
+                # Some disks say only now that they did not take the bytes.
+                self._catalog.remove(key, landed.row.file)
+                self._cache.discard([landed.row])
+                return self._past_the_cache(key, failed)
+            return landed
         finally:
             self._progress.pop(key, None)
+
+    def _let_go(self, fd: int) -> OSError | None:
+        """Unlock and close; what went wrong with that."""
+        try:
+            # Given back by name: a process forked meanwhile would keep it, like a lease.
+            self._files.unlock(fd)
+            self._files.close(fd)
+        except OSError as error:
+            return error
+        return None
 
     # -- one download among processes --------------------------------------------------------------
 
@@ -159,25 +174,33 @@ class Downloader:
         part = self._cache.part_path(place, token)
         while True:
             fd = self._cache.open_part(part)
-            mine = self._wait_for(fd)
-            landed = self._landed(key, old)
-            if landed is None and mine and self._is_at(fd, part):
-                self._files.truncate(fd, 0)
-                return fd, part
-            if landed is None and not mine:
-                self._files.close(fd)
-                return self._alone(part)
-            if mine and self._is_at(fd, part):
-                self._files.unlink(part)
-            self._files.close(fd)
+            kept = False
+            try:
+                mine = self._wait_for(fd)
+                landed = self._landed(key, old)
+                if landed is None and mine and self._is_at(fd, part):
+                    self._files.truncate(fd, 0)
+                    kept = True
+                    return fd, part
+                if mine and self._is_at(fd, part):
+                    self._files.unlink(part)
+            finally:
+                if not kept:
+                    self._files.close(fd)
             if landed is not None:
                 return landed
+            if not mine:
+                return self._alone(part)
 
     def _alone(self, part: Path) -> tuple[int, Path]:
         """Whoever holds the shared file does not move: download on one's own."""
         own = part.with_name(f"{part.stem}.{secrets.token_hex(8)}.part")
         fd = self._cache.open_part(own)
-        self._files.try_lock(fd)
+        try:
+            self._files.try_lock(fd)
+        except OSError:
+            self._files.close(fd)
+            raise
         return fd, own
 
     def _wait_for(self, fd: int) -> bool:
@@ -237,17 +260,22 @@ class Downloader:
         try:
             info = self._fetch(key, fd)
         except OSError as error:
-            self._files.unlink(part)
-            if isinstance(error, NotFound):
+            self._drop(part)
+            if isinstance(error, CacheStoreError):
                 raise
             return self._past_the_cache(key, error)
         except BaseException:
-            self._files.unlink(part)
+            self._drop(part)
             raise
         try:
             return self._admit(fd, part, info, key, place, token)
         except OSError as error:
+            self._drop(part)
             return self._past_the_cache(key, error)
+
+    def _drop(self, part: Path) -> None:
+        with contextlib.suppress(OSError):  # then the janitor finds it
+            self._files.unlink(part)
 
     def _admit(
         self,
@@ -306,30 +334,21 @@ class Downloader:
         )
 
     def _past_the_cache(self, key: str, error: OSError) -> Landed:
-        """The cache's disk does not work: the caller's bytes go to a folder of our own in temp."""
+        """The cache's disk does not work: the caller's bytes go elsewhere."""
         self._events.emit(events.Trouble(key, "cache", f"bypassed: {error}"))
-        with self._lock:
-            if self._bypass is None or not self._bypass.is_dir():
-                self._bypass = Path(tempfile.mkdtemp(prefix="cachestore-"))
-            folder = self._bypass
-        path = folder / f"{secrets.token_hex(8)}{extension_of(key)}"
-        fd = self._files.create(path)
-        try:
-            info = self._fetch(key, fd)
-            self._files.chmod(fd, 0o444)
-        except BaseException:
-            self._files.unlink(path)
-            raise
-        finally:
-            self._files.close(fd)
+        path, info = self._bypass.fill(key, lambda fd: self._fetch(key, fd))
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self._shrink(info.size)
         return Landed(path, info, None)
+
+    def _shrink(self, size: int) -> None:
+        """The disk was full before the cache reached its limit: the next file is to find room."""
+        gone = self._catalog.remove_many(self._catalog.longest_unread(size, 0))
+        self._discard(gone, gone)
 
     def close(self) -> None:
         """Remove what went past the cache."""
-        with self._lock:
-            if self._bypass is not None:
-                shutil.rmtree(self._bypass, ignore_errors=True)
-                self._bypass = None
+        self._bypass.close()
 
 
 def _digests(row: Row) -> RemoteObject:

@@ -20,6 +20,7 @@ from cachestore.files import Files
 from cachestore.flight import Flights, Pool
 from cachestore.janitor import Janitor
 from cachestore.local.board import Board
+from cachestore.local.bypass import Bypass
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
 from cachestore.local.disks import disk_of
@@ -117,6 +118,7 @@ def assemble(
     folder = LocalFolder(options.local_dir, remote_id, files, clock, options.lock_timeout)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
     budget = Budget(options.in_flight_bytes)
+    bypass = Bypass(files, clock, options.handout_grace)
     hot = HotMap(board, clock.now if clock.__class__ is not SystemClock else _now())
     uploader = Uploader(
         guarded, spool=spool, copies=CacheCopies(catalog, cache, files, clock, options),
@@ -129,12 +131,12 @@ def assemble(
     )  # fmt: skip
     downloader = Downloader(
         guarded, spool=spool, catalog=catalog, cache=cache, events=events, clock=clock,
-        options=options, budget=budget,
+        options=options, budget=budget, bypass=bypass,
     )  # fmt: skip
     core = Core(
         options=options, clock=clock, files=files, events=events, stats=stats,
         remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, facts=facts,
-        folder=folder, remote=guarded, uploader=uploader, janitor=janitor, hot=hot,
+        bypass=bypass, folder=folder, remote=guarded, uploader=uploader, janitor=janitor, hot=hot,
         index=PendingIndex(spool), downloads=Flights(Pool(32, "cachestore-get")),
         asks=Flights(Pool(8, "cachestore-ask")), workers=Pool(8, "cachestore-warm"),
     )  # fmt: skip

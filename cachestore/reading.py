@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from cachestore import events
 from cachestore.core import Core, info_of_remote, info_of_row, info_of_ticket
-from cachestore.errors import CacheStoreError, NotFound, RemoteUnavailable
+from cachestore.errors import CacheStoreError, NotFound, RemoteUnavailable, SpoolError
 from cachestore.finding import Finder, Found
 from cachestore.keys import check_key
 from cachestore.local.hot import HotEntry
@@ -41,13 +41,13 @@ class Reader:
         key = check_key(key)
         for _ in range(_TRIES):
             found = self._finder.find(key, max_age)
-            path = found.path if found.ticket is None else self._hand_out(found.ticket)
+            path = found.path if found.ticket is None else self._hand_out(found, found.ticket)
             if path is not None and self._remember(key, found, path):
                 self._tell(key, found)
                 return path
         raise RemoteUnavailable(f"{key!r} changed faster than it could be read; try again")
 
-    def _hand_out(self, ticket: Ticket) -> Path | None:
+    def _hand_out(self, found: Found, ticket: Ticket) -> Path | None:
         """A file of the cache with a pending body's bytes: an edit must not reach the only copy."""
         core = self._core
         place = core.spool.place(ticket.key)
@@ -60,7 +60,22 @@ class Reader:
             return None
         except OSError as error:
             core.trouble("cache", error)
-            return body
+            found.expires = 0.0  # not hot: it is there for the grace only
+            return self._past_the_cache(ticket.key, body)
+
+    def _past_the_cache(self, key: str, body: Path) -> Path | None:
+        """A copy elsewhere, since the cache's disk does not work."""
+        files = self._core.files
+        try:
+            origin = files.open_read(body)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SpoolError(f"cannot read the pending body {body}: {error}") from error
+        try:
+            return self._core.bypass.fill(key, lambda fd: files.copy(origin, fd))[0]
+        finally:
+            files.close(origin)
 
     def _remember(self, key: str, found: Found, path: Path) -> bool:
         """Make a file hot; False when it vanished meanwhile."""

@@ -7,14 +7,17 @@ nothing happened in between. Counters would not do: two processes' increments ge
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import re
 import secrets
 from pathlib import Path
 
-from cachestore.errors import SpoolError
-from cachestore.files import Files
+from cachestore.errors import SpoolError, SpoolFull
+from cachestore.files import Files, is_plain
 
+_BOARD = re.compile(r"board\.[0-9a-f]{16}")
 SLOTS = 65536
 SHARDS = 256
 _HEAD = b"cachestore board 1".ljust(64, b"\0")
@@ -47,6 +50,11 @@ class Board:
         try:
             self._map = self._open(files, folder)
         except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise SpoolFull(
+                    f"the disk of {folder} is full: there is no room for {self.path.name}"
+                    f" ({_SIZE} bytes)"
+                ) from error
             raise SpoolError(f"cannot map the board {self.path}: {error}") from error
         view = memoryview(self._map)
         self._view = view
@@ -71,18 +79,25 @@ class Board:
             os.close(fd)
 
     def _create(self, files: Files, folder: Path) -> None:
+        self._remove_old(files, folder)
         temporary = folder / f"board.{secrets.token_hex(8)}.tmp"
         fd = files.create(temporary)
         try:
-            files.write(fd, _HEAD + os.urandom(_BYTES - _TOKENS) + bytes(_SIZE - _BYTES))
-        finally:
-            files.close(fd)
-        try:
+            try:
+                files.write(fd, _HEAD + os.urandom(_BYTES - _TOKENS) + bytes(_SIZE - _BYTES))
+            finally:
+                files.close(fd)
             files.link(temporary, self.path)
         except FileExistsError:
             pass  # somebody was faster; theirs is whole
         finally:
             files.unlink(temporary)
+
+    def _remove_old(self, files: Files, folder: Path) -> None:
+        """Boards of earlier boots are of no use; on a full disk theirs is the room for ours."""
+        for name in files.list(folder):
+            if _BOARD.fullmatch(name) and name != self.path.name and is_plain(folder / name):
+                files.unlink(folder / name)
 
     def token(self, slot: int) -> int:
         """The slot's token; never 0 after a change."""
