@@ -112,7 +112,10 @@ class Catalog:
 
     def lacks(self, key: str) -> bool:
         """True only when it is known that the key has no row; a busy catalog does not know."""
-        return self._run(lambda db: one(db, key) is None, not self._files.exists())
+        if not self._files.exists():
+            return True
+        known = self._run(lambda db: one(db, key) is None, None)
+        return self._files.frozen(lambda db: one(db, key) is None) if known is None else known
 
     def admit(
         self, row: Row, *, max_bytes: int, max_entries: int = 0, need_free: int = 0

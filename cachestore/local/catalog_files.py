@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -212,6 +213,19 @@ class CatalogFiles:
             return None
         return self._folder / name if _NAME.fullmatch(name) else None
 
+    def frozen(self, question: Callable[[sqlite3.Connection], bool]) -> bool:
+        """Ask the database of a disk that became read-only; False if that is not so."""
+        try:
+            path = self.path()
+            if path is None or os.access(path, os.W_OK) or _size(f"{path}-wal"):
+                return False
+            source = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
+            with closing(sqlite3.connect(source, uri=True)) as connection:
+                _check(connection)
+                return question(connection)
+        except (sqlite3.Error, OSError):
+            return False
+
     def exists(self) -> bool:
         """False when there is certainly no database, as in a new or removed cache."""
         try:
@@ -355,6 +369,13 @@ def _is_usable(path: Path) -> bool:
     return path.exists() and all(
         is_plain(part) and os.access(part, os.R_OK | os.W_OK) for part in parts if part.exists()
     )
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _connect(path: Path) -> sqlite3.Connection:
