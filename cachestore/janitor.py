@@ -18,7 +18,7 @@ from cachestore.local.catalog_rows import Row
 from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
 from cachestore.local.spool import Spool
-from cachestore.local.spool_scan import tidy_shard
+from cachestore.local.spool_scan import recount_shard, tidy_shard
 from cachestore.options import Options
 
 _FIRST_DELAY = 5.0
@@ -219,6 +219,7 @@ class Janitor:
         moved = 0
         for shard in range(SHARDS):
             moved += len(tidy_shard(self._spool, shard, self._clock.now()))
+            recount_shard(self._spool, shard)
             self._clock.wait(self._stop, 0.0)
         return moved
 

@@ -10,6 +10,7 @@ from cachestore import events
 from cachestore.core import Core
 from cachestore.errors import CacheStoreError
 from cachestore.keys import check_key
+from cachestore.local.spool_scan import recount
 from cachestore.reading import Reader
 
 
@@ -91,6 +92,7 @@ class Keeper:
     def health(self) -> dict[str, Any]:
         """See `CacheStore.health`."""
         core, options = self._core, self._core.options
+        recount(core.spool)
         count, size = core.board.pending()
         cached, entries, pinned = core.catalog.totals()
         uploader = core.uploader.health()

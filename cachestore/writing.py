@@ -23,12 +23,14 @@ from cachestore.local.folder_reader import LocalFile
 from cachestore.local.media import guess_type
 from cachestore.local.spool import Overtaken, Staged, new_id
 from cachestore.local.spool_batch import publish_deletes
+from cachestore.local.spool_scan import recount
 from cachestore.local.tickets import Ticket
 from cachestore.model import Attributes
 from cachestore.policy.attributes import make_attributes
 from cachestore.receipts import Follower, Receipt
 
 Durability = Literal["spooled", "remote"]
+_RECOUNT_SECONDS = 10.0
 
 
 class Writer:
@@ -37,6 +39,7 @@ class Writer:
     def __init__(self, core: Core, follower: Follower) -> None:
         self._core = core
         self._follower = follower
+        self._counted: float | None = None
 
     # -- put -----------------------------------------------------------------------------------
 
@@ -183,7 +186,7 @@ class Writer:
     def _make_room(self, key: str) -> bool:
         """Back-pressure; True when this put has to go through to the remote."""
         core, options = self._core, self._core.options
-        if not options.spool_max_bytes or core.board.pending()[1] < options.spool_max_bytes:
+        if not options.spool_max_bytes or not self._is_full():
             return False
         if options.back_pressure == "through":
             return True
@@ -191,7 +194,7 @@ class Writer:
         if options.back_pressure == "raise":
             raise SpoolFull(f"cannot store {key!r}: {limit}; flush, or raise the limit")
         deadline = Deadline(core.clock, options.back_pressure_timeout)
-        while core.board.pending()[1] >= options.spool_max_bytes:
+        while self._is_full():
             if deadline.passed():
                 raise SpoolFull(
                     f"cannot store {key!r}: {limit}, and no room came up within"
@@ -199,6 +202,21 @@ class Writer:
                 )
             core.uploader.wait_for_change(min(0.2, deadline.left()))
         return False
+
+    def _is_full(self) -> bool:
+        """Whether pending bytes reached their limit.
+
+        Their sum is new after a boot, and a killed process may leave it wrong: it is counted
+        anew at first, and now and then before a put has to wait.
+        """
+        core = self._core
+        limit, now = core.options.spool_max_bytes, core.clock.monotonic()
+        if self._counted is not None and core.board.pending()[1] < limit:
+            return False
+        if self._counted is None or now - self._counted >= _RECOUNT_SECONDS:
+            recount(core.spool)
+            self._counted = now
+        return core.board.pending()[1] >= limit
 
     # -- local ---------------------------------------------------------------------------------
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cachestore.errors import SpoolError
 from cachestore.files import is_plain, is_real_folder, read_file
 from cachestore.keys import Place
+from cachestore.local.board import SHARDS
 from cachestore.local.spool_reader import MAX_TICKET, SpoolReader
 from cachestore.local.tickets import Ticket, UnreadableTicket, decode
 
@@ -118,7 +120,8 @@ def recount_shard(spool: SpoolReader, shard: int) -> bool:
     """Set the board's sums of a shard from its tickets; False if its lock is busy."""
     if not is_real_folder(spool.folder(shard)):
         spool.board.set_pending(shard, 0, 0)
-        return True
+        if not is_real_folder(spool.folder(shard)):
+            return True  # nor was it made meanwhile
     with spool.lock_now(place_of_digest(f"{shard:02x}".ljust(64, "0"))) as held:
         if not held:
             return False
@@ -129,6 +132,13 @@ def recount_shard(spool: SpoolReader, shard: int) -> bool:
                 size += item.size
         spool.board.set_pending(shard, count, size)
     return True
+
+
+def recount(spool: SpoolReader) -> None:
+    """`recount_shard` for all; what cannot be looked at, or is busy, keeps its sums."""
+    for shard in range(SHARDS):
+        with suppress(SpoolError, OSError):
+            recount_shard(spool, shard)
 
 
 # -- cleaning -----------------------------------------------------------------------------------
