@@ -105,6 +105,10 @@ class Files:
             return False
         return True
 
+    def mkdir(self, path: str | Path, mode: int = 0o700) -> None:
+        """A new folder; `FileExistsError` if the name is taken."""
+        os.mkdir(path, mode)
+
     def make_folder(self, path: str | Path, mode: int = 0o700) -> None:
         """A folder and its parents, durable in their parents."""
         path = Path(path)
@@ -113,7 +117,7 @@ class Files:
         if path.parent != path:
             self.make_folder(path.parent, mode)
         try:
-            os.mkdir(path, mode)
+            self.mkdir(path, mode)
         except FileExistsError:
             if not path.is_dir():
                 raise

@@ -28,6 +28,8 @@ class Recorder(Files):
         self.notes: list[Note] = []
         self._lock = threading.RLock()
         self._kept: list[int] = []
+        if self.root.is_dir():
+            self._note_folder(self.root)
 
     def _inside(self, path: str | Path) -> str | None:
         text = os.path.abspath(path)
@@ -113,15 +115,16 @@ class Recorder(Files):
                 self._note("unlink", name)
             return gone
 
-    def make_folder(self, path: str | Path, mode: int = 0o700) -> None:
+    def mkdir(self, path: str | Path, mode: int = 0o700) -> None:
         with self._lock:
-            path = Path(path)
-            missing = [p for p in [path, *path.parents] if not p.exists()]
-            super().make_folder(path, mode)
-            for folder in reversed(missing):
-                name = self._inside(folder)
-                if name is not None:
-                    self._note("folder", name, os.stat(folder).st_ino)
+            super().mkdir(path, mode)
+            self._note_folder(Path(path))
+
+    def _note_folder(self, path: Path) -> None:
+        is_root = os.path.abspath(path) == str(self.root)
+        name = "" if is_root else self._inside(path)
+        if name is not None:
+            self._note("folder", name, os.stat(path).st_ino)
 
     def copy(self, source: int, target: int) -> None:
         with self._lock:
@@ -165,6 +168,8 @@ class Disk:
 
     def _folder(self, name: str, inode: int) -> None:
         self._folders[inode] = name
+        if name:
+            self._entry(name, inode)
 
     def _write(self, inode: int, at: int, data: bytes) -> None:
         file = self._inodes.setdefault(inode, _Inode())
@@ -233,13 +238,17 @@ class Disk:
             elif style == "mixed":
                 count = rng.randint(0, count)
             self._apply(folder, count, names)
-        for folder in self._folders.values():
-            (target / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
-        for entries in names.values():
-            for name, inode in entries.items():
-                path = target / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(self._content(inode, rng, style))
+        there = {""}
+        for folder in sorted(self._folders.values()):
+            parent = os.path.dirname(folder)
+            if folder and parent in there and folder in names.get(parent, {}):
+                there.add(folder)
+                (target / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in there:
+            for name, inode in names.get(folder, {}).items():
+                if inode not in self._folders:
+                    target.mkdir(parents=True, exist_ok=True)
+                    (target / name).write_bytes(self._content(inode, rng, style))
 
     def _content(self, inode: int, rng: random.Random, style: str) -> bytes:
         file = self._inodes.get(inode, _Inode())
