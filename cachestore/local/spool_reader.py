@@ -49,6 +49,7 @@ class SpoolReader:
         self.files = files
         self.board = board
         self._lock_timeout = lock_timeout
+        self._durable: set[str] = set()
         self._folders = [root / f"{shard:02x}" for shard in range(SHARDS)]
         self._prefixes = [f"{folder}{os.sep}" for folder in self._folders]
 
@@ -91,8 +92,13 @@ class SpoolReader:
             yield self.files.try_lock(fd)
 
     def make_shard(self, folder: Path) -> None:
+        """A shard folder whose name is durable: who made it may have died before it was."""
         try:
             self.files.make_folder(folder)
+            if folder.name not in self._durable:
+                there = self.files.list(self.root)
+                self.files.fsync_dir(self.root)
+                self._durable.update(there)
         except OSError as error:
             raise spool_error(f"cannot make {folder}", error) from error
 
