@@ -13,6 +13,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +23,9 @@ from store_rig import make_options, store_of
 from cachestore.errors import NotFound
 from cachestore.files import Files
 from cachestore.keys import place_of
+from cachestore.local import records
 from cachestore.local.catalog import Catalog
+from cachestore.local.records import BadRecord
 from cachestore.remote.memory import MemoryRemote
 from cachestore.store import CacheStore
 from cachestore.testing.power import Disk, Note, Recorder
@@ -97,7 +100,7 @@ def _mortal(name: str) -> Callable[..., Any]:
     return call
 
 
-for _name in ("open_shared", "write", "pwrite", "truncate", "rename", "link", "unlink"):
+for _name in ("open_shared", "write", "pwrite", "truncate", "rename", "link", "unlink", "mkdir"):
     setattr(Tape, _name, _mortal(_name))
 
 
@@ -155,8 +158,9 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 class Session:
     """One store on the tape; offline it never uploads by itself."""
 
-    def __init__(self, root: Path, tape: Tape, remote: TapedRemote, **fields: Any) -> None:
-        values = {"mode": "remote", "workers": 1, "leader_interval": 0.01, "local_dir": root / "o"}
+    def __init__(self, root: Path, tape: Tape, remote: TapedRemote | None, **fields: Any) -> None:
+        mode = "local" if remote is None else "remote"
+        values = {"mode": mode, "workers": 1, "leader_interval": 0.01, "local_dir": root / "o"}
         self.tape = tape
         self.store = store_of(make_options(root, **(values | fields)), files=tape, remote=remote)
         self.folder = root / "cache" / REMOTE / "catalog"
@@ -185,7 +189,7 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(root: Path, tape: Tape, remote: TapedRemote, **fields: Any) -> Iterator[Session]:
+def session(root: Path, tape: Tape, remote: TapedRemote | None, **fields: Any) -> Iterator[Session]:
     """A run of the app that only puts, deletes and gets."""
     run = Session(root, tape, remote, **fields)
     try:
@@ -253,6 +257,8 @@ class Cut(Disk):
                 (folder / name).write_bytes(data)
                 digest.update(name.encode() + data)
             _of_another_run(folder, target / "cache" / REMOTE)
+        for path in (target / "o").glob(".cachestore/records/*/*.json"):
+            _of_these_files(path, target / "o")
         return digest.hexdigest()
 
 
@@ -268,6 +274,18 @@ def _of_another_run(folder: Path, root: Path) -> None:
                     "UPDATE entries SET inode = ?, mtime_ns = ? WHERE file = ?",
                     (path.stat().st_ino, THEN, file),
                 )
+
+
+def _of_these_files(path: Path, root: Path) -> None:
+    """The same for a record of LOCAL_DIR."""
+    with contextlib.suppress(BadRecord):
+        found = records._decode(path, path.read_bytes())
+        for name, record in found.items():
+            for file in (root / record.file, root / record.staged):
+                if file.is_file() and file.stat().st_size == record.size:
+                    found[name] = replace(record, inode=file.stat().st_ino, mtime_ns=THEN)
+        path.write_bytes(records._encode(found))
+        os.utime(path, ns=(THEN, THEN))
 
 
 @contextlib.contextmanager
