@@ -343,7 +343,7 @@ class Downloader:
 
     def _shrink(self, size: int) -> None:
         """The disk was full before the cache reached its limit: the next file is to find room."""
-        gone = self._catalog.remove_many(self._catalog.longest_unread(size, 0))
+        gone = self._catalog.remove_many(self._catalog.worst(size, 0))
         self._discard(gone, gone)
 
     def close(self) -> None:

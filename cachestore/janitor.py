@@ -77,6 +77,7 @@ class Janitor:
             reads[key] = (before + count, now)
         if reads:
             self._catalog.touch(reads)
+            self._catalog.tend(self._breathe)
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -158,7 +159,7 @@ class Janitor:
         need = max(need, self._missing_free())
         if need <= 0 and surplus <= 0:
             return 0
-        return self._discard(self._catalog.longest_unread(need, surplus), "space")
+        return self._discard(self._catalog.worst(need, surplus), "space")
 
     def _missing_free(self) -> int:
         """Bytes to free so that the disk keeps its free share."""

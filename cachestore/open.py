@@ -24,6 +24,7 @@ from cachestore.local.bypass import Bypass
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
 from cachestore.local.disks import disk_of
+from cachestore.local.evictors import evictor_of
 from cachestore.local.facts import Facts
 from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
@@ -113,7 +114,7 @@ def assemble(
     spool = Spool(options.spool_dir, remote_id, files, board, options.lock_timeout)
     root = options.cache_dir / (remote_id or "local")
     cache = CacheFiles(root, remote_id, files, board, clock, options)
-    catalog = Catalog(root / "catalog", files, clock, _reporter(events))
+    catalog = Catalog(root / "catalog", files, clock, _reporter(events), evictor_of(options))
     facts = Facts(root / "facts", board)
     folder = LocalFolder(options.local_dir, remote_id, files, clock, options.lock_timeout)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)

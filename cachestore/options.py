@@ -11,6 +11,8 @@ from cachestore.errors import ConfigError
 MIB = 1 << 20
 Mode = Literal["remote", "local", "mock"]
 BackPressure = Literal["block", "through", "raise"]
+Eviction = Literal["hz", "lru"]
+Objective = Literal["time", "object", "bytes"]
 Verify = Literal["never", "sample", "always"]
 
 
@@ -57,6 +59,9 @@ class Options:
     flight_patience: float = 10.0
 
     verify: Verify = "never"
+
+    eviction: Eviction = "hz"
+    objective: Objective = "time"
 
     cache_max_bytes: int = 5_000_000_000
     cache_min_free: float = 0.05

@@ -14,6 +14,7 @@ from process_rig import finish, say, start
 
 from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import NEVER, Row
+from cachestore.local.evictors import Ordered
 from cachestore.model import RemoteObject
 from cachestore.policy.eviction import LeastRecentlyUsed, Need
 
@@ -186,7 +187,7 @@ class _Miser(LeastRecentlyUsed):
 
 
 def test_a_policy_that_frees_too_little_evicts_nothing(tmp_path: Path) -> None:
-    catalog = open_catalog(tmp_path / "catalog", policy=_Miser())
+    catalog = open_catalog(tmp_path / "catalog", evictor=Ordered(_Miser()))
     add(catalog, "a", "b")
     done = catalog.admit(make_row("c", 2 * 4096), max_bytes=2 * 4096)
     assert (done.admitted, done.evicted) == (False, [])
@@ -203,7 +204,7 @@ def test_pinned_copies_stay(catalog: Catalog) -> None:
     done = catalog.admit(make_row("d"), max_bytes=3 * 4096)
     assert [row.key for row in done.evicted] == ["b"]
     assert catalog.unused_before(HUGE)[0].key != "a"
-    assert "a" not in {row.key for row in catalog.longest_unread(HUGE, 100)}
+    assert "a" not in {row.key for row in catalog.worst(HUGE, 100)}
     assert catalog.totals()[2] == 1
 
 

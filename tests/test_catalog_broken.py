@@ -352,7 +352,8 @@ def child_forks_while_writing(folder: str) -> None:
         pid = os.fork()
         if pid == 0:
             key = f"child/{number}"
-            good = catalog.admit(make_row(key), max_bytes=HUGE).admitted
+            # Among so many writers one may find the catalog busy for longer than it waits.
+            good = any(catalog.admit(make_row(key), max_bytes=HUGE).admitted for _ in range(20))
             os._exit(0 if good and catalog.get(key) is not None else 1)
         children.append(pid)
     for pid in children:
@@ -372,9 +373,9 @@ def child_forks_while_writing(folder: str) -> None:
 
 def test_a_forked_child_has_connections_of_its_own(tmp_path: Path) -> None:
     child = start("test_catalog_broken:child_forks_and_closes", tmp_path / "catalog")
-    assert "kept" in finish(child, 50)
+    assert "kept" in finish(child, 200)
 
 
 def test_forks_in_the_middle_of_transactions_lose_nothing(tmp_path: Path) -> None:
     child = start("test_catalog_broken:child_forks_while_writing", tmp_path / "catalog")
-    assert "whole" in finish(child, 50)
+    assert "whole" in finish(child, 200)

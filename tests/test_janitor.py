@@ -116,7 +116,7 @@ def test_hits_are_counted_once_and_keep_a_copy_from_eviction(rig: CacheRig) -> N
     now = rig.catalog.get("a")
     assert now is not None
     assert (now.uses, now.used) == (3, rig.clock.now())
-    assert [row.key for row in rig.catalog.longest_unread(1, 0)] == ["b"]
+    assert [row.key for row in rig.catalog.worst(1, 0)] == ["b"]
 
 
 # -- limits -----------------------------------------------------------------------------------

@@ -14,13 +14,12 @@ from typing import TypeVar
 
 from cachestore.clock import Clock
 from cachestore.files import Files
+from cachestore.local.admitting import admit
 from cachestore.local.board import boot_id
 from cachestore.local.catalog_files import CatalogFiles, Unavailable, is_passing
 from cachestore.local.catalog_rows import NEVER, Admission, Limits, Row
 from cachestore.local.catalog_schema import (
     ALL,
-    admit,
-    choose,
     delete,
     end_of_prefix,
     one,
@@ -28,8 +27,9 @@ from cachestore.local.catalog_schema import (
     stir,
     totals,
 )
+from cachestore.local.evictors import Evictor, Ordered
 from cachestore.model import RemoteObject
-from cachestore.policy.eviction import EvictionPolicy, LeastRecentlyUsed, Need
+from cachestore.policy.eviction import Need
 
 T = TypeVar("T")
 _BATCH = 500
@@ -45,12 +45,15 @@ class Catalog:
         files: Files,
         clock: Clock,
         on_trouble: Callable[[str], None],
-        policy: EvictionPolicy | None = None,
+        evictor: Evictor | None = None,
     ) -> None:
-        """`folder` is made when it is needed. `on_trouble` is told of each change of state once."""
+        """`folder` is made when it is needed. `on_trouble` is told of each change of state once.
+
+        `evictor` None: the longest unread copies leave first.
+        """
         self._files = CatalogFiles(folder, files, on_trouble)
         self._clock = clock
-        self._policy: EvictionPolicy = policy or LeastRecentlyUsed()
+        self._evictor: Evictor = evictor or Ordered()
         self._boot = boot_id()
 
     # -- running things --------------------------------------------------------------------------
@@ -129,7 +132,7 @@ class Catalog:
         """
         limits = Limits(max_bytes, max_entries)
         return self._change(
-            lambda db: admit(db, row, limits, self._policy, need_free=need_free), Admission(False)
+            lambda db: admit(db, row, limits, self._evictor, need_free=need_free), Admission(False)
         )
 
     def admit_many(self, rows: Iterable[Row], *, max_bytes: int, max_entries: int = 0) -> list[Row]:
@@ -145,7 +148,7 @@ class Catalog:
         def work(db: sqlite3.Connection) -> list[Row]:
             out: list[Row] = []
             for row in batch:
-                done = admit(db, row, limits, self._policy, spare=spare)
+                done = admit(db, row, limits, self._evictor, spare=spare)
                 out += done.evicted
                 out += [] if done.replaced is None else [done.replaced]
                 out += [] if done.admitted else [row]
@@ -209,10 +212,20 @@ class Catalog:
 
     def touch(self, reads: Mapping[str, tuple[int, float]]) -> None:
         """Note reads: key to how many and the last one's wall seconds."""
-        self._update(
-            "UPDATE entries SET uses = uses + ?, used = max(used, ?) WHERE key = ?",
-            [(count, when, key) for key, (count, when) in reads.items()],
-        )
+        sql = "UPDATE entries SET uses = uses + ?, used = max(used, ?) WHERE key = ?"
+        values = [(count, when, key) for key, (count, when) in reads.items()]
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(sql, values)
+            self._evictor.requested(db, {key: count for key, (count, _) in reads.items()})
+
+        self._change(work, None)
+
+    def tend(self, breathe: Callable[[], None]) -> None:
+        """Let the evictor learn from what was read since; from the background."""
+        learned = self._run(lambda db: self._evictor.learn(db, breathe), None)
+        if learned is not None:
+            self._change(lambda db: self._evictor.keep(db, learned), None)
 
     def mark_durable(self, rows: Iterable[Row]) -> int:
         """These copies were synced; how many rows say so now."""
@@ -242,9 +255,10 @@ class Catalog:
             (when, store, when, store, NEVER, limit),
         )
 
-    def longest_unread(self, need: int, surplus: int) -> list[Row]:
-        """What the policy would evict so that `need` bytes and `surplus` rows go; maybe less."""
-        return self._run(lambda db: choose(db, Need(need, surplus), self._policy), [])
+    def worst(self, need: int, surplus: int) -> list[Row]:
+        """What would be evicted so that `need` bytes and `surplus` rows go; maybe less."""
+        wanted = Need(need, surplus)
+        return self._run(lambda db: self._evictor.victims(db, wanted, frozenset(), None) or [], [])
 
     def rows(self, after: str | None = None, limit: int = _BATCH) -> list[Row]:
         """Rows in key order, behind the key `after`; fewer than `limit` at the end."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import replace
 
-from cachestore.local.catalog_rows import COLUMNS, Admission, Limits, Row
-from cachestore.policy.eviction import EvictionPolicy, Need
+from cachestore.local.catalog_rows import COLUMNS, Row
 
-VERSION = 1
+VERSION = 2
 SCHEMA = f"""
 CREATE TABLE entries ({", ".join(COLUMNS)}, PRIMARY KEY (key)) WITHOUT ROWID;
 CREATE INDEX used ON entries (pinned, used);
 CREATE INDEX file ON entries (file);
 CREATE INDEX undurable ON entries (validated) WHERE durable = 0;
 CREATE TABLE pins (key PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE seen (key, size, tick, uses, gap, kind, PRIMARY KEY (key)) WITHOUT ROWID;
+CREATE INDEX seen_tick ON seen (tick);
+CREATE TABLE learned (tick INTEGER, refit_at INTEGER, version INTEGER, state BLOB);
+INSERT INTO learned VALUES (0, 0, 0, NULL);
 CREATE TABLE totals (bytes INTEGER, entries INTEGER);
 INSERT INTO totals VALUES (0, 0);
 CREATE TRIGGER added AFTER INSERT ON entries BEGIN
@@ -51,6 +52,17 @@ def pinned(db: sqlite3.Connection) -> tuple[int, int]:
     return int(used), int(count)
 
 
+def insert(db: sqlite3.Connection, row: Row) -> None:
+    """Put a row in, pinned if its key is; there must be none of its key."""
+    is_pinned = db.execute("SELECT 1 FROM pins WHERE key = ?", (row.key,)).fetchone() is not None
+    db.execute(_INSERT, replace(row, pinned=row.pinned or is_pinned).values())
+
+
+def delete_key(db: sqlite3.Connection, key: str) -> None:
+    """Take out whatever row the key has."""
+    db.execute(_DELETE, (key,))
+
+
 def delete(db: sqlite3.Connection, row: Row) -> bool:
     """Take out this row and no other one of its key; False if it is not there."""
     return db.execute(f"{_DELETE} AND file = ?", (row.key, row.file)).rowcount > 0
@@ -63,67 +75,6 @@ def stir(db: sqlite3.Connection) -> None:
     """
     db.execute("UPDATE totals SET entries = entries + 1")
     db.execute("UPDATE totals SET entries = entries - 1")
-
-
-def admit(
-    db: sqlite3.Connection,
-    row: Row,
-    limits: Limits,
-    policy: EvictionPolicy,
-    *,
-    need_free: int = 0,
-    spare: frozenset[str] = frozenset(),
-) -> Admission:
-    """Put one row in and its victims out; keys in `spare` are no victims.
-
-    The older row of its key leaves in any case: the caller has something newer.
-    """
-    replaced = one(db, row.key)
-    db.execute(_DELETE, (row.key,))
-    used, count = totals(db)
-    need = Need(
-        max(used + row.allocated - limits.bytes, need_free),
-        count + 1 - limits.entries if limits.entries else 0,
-    )
-    victims = [] if need.nothing else _victims(db, need, policy, spare)
-    if victims is None or row.allocated > limits.bytes:
-        return Admission(False, [], replaced)
-    for victim in victims:
-        delete(db, victim)
-    is_pinned = db.execute("SELECT 1 FROM pins WHERE key = ?", (row.key,)).fetchone() is not None
-    db.execute(_INSERT, replace(row, pinned=row.pinned or is_pinned).values())
-    return Admission(True, victims, replaced)
-
-
-def _victims(
-    db: sqlite3.Connection, need: Need, policy: EvictionPolicy, spare: frozenset[str]
-) -> list[Row] | None:
-    """Rows that make room; None if all of them together would not."""
-    (used, count), (held, kept) = totals(db), pinned(db)
-    if need.bytes > used - held or need.entries > count - kept:
-        return None
-    chosen = choose(db, need, policy, spare)
-    for row in chosen:
-        need = need.without(row)
-    return chosen if need.nothing else None
-
-
-def choose(
-    db: sqlite3.Connection, need: Need, policy: EvictionPolicy, spare: frozenset[str] = frozenset()
-) -> list[Row]:
-    """What the policy would evict; may be too little."""
-    with closing(_unpinned(db, spare)) as candidates:
-        return policy.victims(candidates, need)
-
-
-def _unpinned(db: sqlite3.Connection, spare: frozenset[str]) -> Generator[Row, None, None]:
-    """Unpinned rows, longest unread first."""
-    cursor = db.execute(f"SELECT {ALL} FROM entries WHERE pinned = 0 ORDER BY used")
-    with closing(cursor):
-        for values in cursor:
-            row = Row.load(values)
-            if row.key not in spare:
-                yield row
 
 
 def end_of_prefix(prefix: str) -> str | None:

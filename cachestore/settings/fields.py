@@ -9,9 +9,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cachestore.options import MIB
 from cachestore.settings.kinds import (
+    Aiming,
     AtLeastOne,
     Count,
     EndpointText,
+    Evicting,
     Folder,
     Hours,
     Jurisdiction,
@@ -207,6 +209,23 @@ class Fields(BaseSettings):
     cache_max_entries: Annotated[
         Count, Spec("At most so many copies; 0: no limit", live=True, option="cache_max_entries")
     ] = 0
+    cache_eviction: Annotated[
+        Evicting,
+        Spec(
+            "What leaves when there is no room: `hz` learns which files are asked for again,"
+            " `lru` is the longest unread",
+            live=True,
+            option="eviction",
+        ),
+    ] = "hz"
+    cache_objective: Annotated[
+        Aiming,
+        Spec(
+            "What `hz` saves: time that misses take, their number, or their bytes",
+            live=True,
+            option="objective",
+        ),
+    ] = "time"
     cache_clean_interval: Annotated[
         Seconds, Spec("Time between clean-ups", live=True, option="janitor_interval")
     ] = 3600.0

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SecretStr
 
-from cachestore.options import MIB, BackPressure, Verify
+from cachestore.options import MIB, BackPressure, Eviction, Objective, Verify
 from cachestore.settings import units
 from cachestore.settings.units import Kind
 
@@ -58,6 +58,11 @@ VERIFY = Kind(
     "never, sample, always", units.one_of("never", "sample", "always"), units.show_text, open=False
 )
 
+EVICTION = Kind("hz, lru", units.one_of("hz", "lru"), units.show_text, open=False)
+OBJECTIVE = Kind(
+    "time, object, bytes", units.one_of("time", "object", "bytes"), units.show_text, open=False
+)
+
 
 def _before(kind: Kind) -> Any:
     return BeforeValidator(kind.parse)
@@ -86,4 +91,6 @@ Url = Annotated[str | None, _maybe(URL), URL]
 Secret = Annotated[SecretStr | None, _maybe(SECRET), SECRET]
 Jurisdiction = Annotated[Literal["eu", "fedramp", "us"] | None, _maybe(JURISDICTION), JURISDICTION]
 Pressure = Annotated[BackPressure, _before(PRESSURE), PRESSURE]
+Evicting = Annotated[Eviction, _before(EVICTION), EVICTION]
+Aiming = Annotated[Objective, _before(OBJECTIVE), OBJECTIVE]
 Verifying = Annotated[Verify, _before(VERIFY), VERIFY]

@@ -1,0 +1,139 @@
+"""The eviction policy `hz` as a pure model: what it learns, keeps, and takes over from others."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cachestore.policy.hazard import BINS, CLASSES, Costs, Hazard, Seen, age_bin
+
+
+def learned(reuse: int = 200, lost: int = 2000) -> tuple[Hazard, int]:
+    """A model that saw files which come back every 50 ticks, and files that never do."""
+    model, known, tick = Hazard(), {}, 0
+    for turn in range(reuse):
+        for name in range(5):
+            tick += 10
+            known[name] = model.touch(known.get(name), 1000, tick)
+        for number in range(lost // reuse):
+            known[f"lost {turn} {number}"] = model.touch(None, 1000, tick)
+    model.refit(known.values(), tick)
+    return model, tick
+
+
+def test_what_comes_back_is_worth_more_than_what_never_did() -> None:
+    model, tick = learned()
+    seen = None
+    for step in range(6):
+        seen = model.touch(seen, 1000, tick - 300 + 50 * step)
+    assert seen is not None
+    once = model.touch(None, 1000, tick - 50)
+    assert model.value(seen, tick) > 3 * model.value(once, tick)
+
+
+def test_before_the_first_refit_often_and_lately_asked_for_wins() -> None:
+    model = Hazard()
+    often = Seen(1000, 90, 9, 5, 0)
+    once = Seen(1000, 90, 1, -1, 0)
+    old = Seen(1000, 10, 1, -1, 0)
+    assert model.value(often, 100) > model.value(once, 100) > model.value(old, 100)
+
+
+def test_objectives() -> None:
+    small, large = Seen(1_000, 0, 1, -1, 0), Seen(1_000_000, 0, 1, -1, 0)
+    ratios = {}
+    for objective in ("object", "time", "bytes"):
+        model = Hazard(objective)  # type: ignore[arg-type]
+        for size in (1_000, 1_000_000):
+            model.touch(None, size, 1)
+        ratios[objective] = model.value(small, 1) / model.value(large, 1)
+    assert ratios["object"] == pytest.approx(1000)
+    assert ratios["bytes"] == pytest.approx(1)
+    assert 1 < ratios["time"] < 1000
+
+
+def test_the_cost_of_a_miss_sets_the_break_even_size() -> None:
+    model = Hazard("time", Costs(request=0.1, byte=1e-8))
+    for _ in range(100):
+        model.touch(None, 1 << 30, 1)
+    assert model.break_even() == pytest.approx(1e7)
+    small = Hazard("time", Costs(request=0.1, byte=1e-8))
+    for _ in range(100):
+        small.touch(None, 1000, 1)
+    assert small.break_even() == pytest.approx(5 * small.mean_size())
+
+
+def test_dump_and_adopt() -> None:
+    model, tick = learned()
+    other = Hazard()
+    assert other.adopt(model.dump())
+    for uses in (1, 3, 20):
+        seen = Seen(1000, tick - 40, uses, 50, 7)
+        assert other.value(seen, tick) == pytest.approx(model.value(seen, tick), rel=1e-4)
+    assert other.dump() == model.dump()
+
+
+@pytest.mark.parametrize("junk", [b"", b"x" * 40, bytes(10), b"\xff" * 44837])
+def test_junk_is_not_adopted(junk: bytes) -> None:
+    model, _ = learned()
+    before = model.dump()
+    assert not model.adopt(junk)
+    broken = b"\xff" * len(before)
+    assert not model.adopt(broken)
+    assert model.dump() == before
+
+
+def test_two_processes_learn_together() -> None:
+    """What one learned is kept when another one's state is adopted."""
+    one, two = Hazard(), Hazard()
+    seen = one.touch(None, 10, 1)
+    one.touch(seen, 10, 5)
+    assert one.fresh == 2
+    two.touch(two.touch(None, 10, 1), 10, 5)
+    two.absorb()
+    assert one.adopt(two.dump())
+    one.absorb()
+    assert one.fresh == 0
+    assert one._hits[seen.kind * BINS + age_bin(4)] == 2
+
+
+def test_ages_never_leave_the_table() -> None:
+    assert [age_bin(age) for age in (0, 1, 3, 2**60)] == [0, 2, 4, BINS - 1]
+    model, tick = learned()
+    for kind in range(CLASSES):
+        for age in (0, 1, 10**3, 10**9, 10**15):
+            assert model.value(Seen(1, 0, 1, -1, kind), age) >= 0
+    assert model.value(Seen(0, tick + 100, 1, -1, 0), tick) >= 0  # a tick from the future
+
+
+def test_refitting_lets_others_run() -> None:
+    model = Hazard()
+    breaths = []
+    model.refit([], 1, breathe=lambda: breaths.append(1))
+    assert len(breaths) >= 500
+
+
+def test_a_hot_set_survives_a_crawl() -> None:
+    """Hit ratio of a sampled cache under hz, with a scan of every file once in between."""
+    rng = random.Random(1)
+    hot = [f"hot {n}" for n in range(50)]
+    requests: list[str] = [rng.choice(hot) for _ in range(4000)]
+    crawl = [f"cold {n}" for n in range(2000)]
+    after = [rng.choice(hot) for _ in range(1000)]
+    model, known, here, hits = Hazard(), {}, set(), 0
+    for tick, name in enumerate([*requests, *crawl, *after]):
+        known[name] = model.touch(known.get(name), 100, tick)
+        if name in here:
+            hits += tick >= len(requests) + len(crawl)
+        here.add(name)
+        while len(here) > 60:
+            sample = [*rng.sample(sorted(here), 32), name]
+            worst = min(sample, key=lambda each: model.value(known[each], tick))
+            here.discard(worst)
+            if worst != name:
+                model.evicted(known[worst], tick)
+        if tick % 1000 == 0:
+            model.refit(known.values(), tick)
+    # Each may have to be fetched once more, and none twice.
+    assert hits >= len(after) - len(hot)
