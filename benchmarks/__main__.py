@@ -6,9 +6,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import hits, puts
+from benchmarks import hit_rate, hits, puts
+from benchmarks.rig import OUT
 
-ALL = {"hits": hits.run, "puts": puts.run}
+
+def _hit_rate(root: Path) -> None:
+    hit_rate.main(["--json", f"{OUT}/hit_rate.json", "--picture", f"{OUT}/hit_rate.png"])
+
+
+ALL = {"hits": hits.run, "puts": puts.run, "hit_rate": _hit_rate}
 
 
 def main(names: list[str]) -> None:
