@@ -172,8 +172,10 @@ class Worker:
 
     def work(self) -> None:
         """Put, overwrite, delete and get until the end."""
+        key = self._plan.keys[0]
         while True:
-            key = self._rng.choice(self._plan.keys)
+            if self._rng.random() < 0.6:  # else the same again, mostly before it is sent
+                key = self._rng.choice(self._plan.keys)
             what = self._rng.random()
             if what < 0.5:
                 self._version += 1
