@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 from cachestore.checking import FsckReport
 from cachestore.events import Event
 from cachestore.flight import Pool
+from cachestore.keys import check_key
 from cachestore.listing import Item
 from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload
 from cachestore.options import Options
@@ -24,6 +25,7 @@ from cachestore.upkeep import WarmReport
 
 T = TypeVar("T")
 _IN_MEMORY = 1 << 20
+_Asked = dict[tuple[str, int], "asyncio.Future[Path]"]
 
 
 class AsyncCacheStore:
@@ -32,7 +34,7 @@ class AsyncCacheStore:
     def __init__(self, store: CacheStore) -> None:
         self.sync = store
         self._pool = Pool(32, "cachestore-async")
-        self._asked: dict[tuple[int, str], asyncio.Future[Path]] = {}
+        self._asked: dict[asyncio.AbstractEventLoop, _Asked] = {}
 
     def __repr__(self) -> str:
         return f"Async{self.sync!r}"
@@ -50,20 +52,23 @@ class AsyncCacheStore:
         return path if path is not None else await self._get(key)
 
     async def _get(self, key: str) -> Path:
-        """One future for each loop and key, whoever waits for it."""
-        loop = asyncio.get_running_loop()
-        name = (id(loop), key)
-        future = self._asked.get(name)
+        """One future for all on this loop who want a key as it is now."""
+        core = self.sync.core
+        asked = self._asked_on(asyncio.get_running_loop())
+        # With the token: who comes after a newer put gets no answer from before it.
+        name = (key, core.board.token(core.spool.place(check_key(key)).slot))
+        future = asked.get(name)
         if future is None:
             future = asyncio.wrap_future(self._pool.submit(lambda: self.sync.get(key)))
-            self._asked[name] = future
-            future.add_done_callback(lambda done: self._answered(name, done))
+            asked[name] = future
+            future.add_done_callback(lambda done: _answered(asked, name, done))
         return await asyncio.shield(future)
 
-    def _answered(self, name: tuple[int, str], future: asyncio.Future[Path]) -> None:
-        self._asked.pop(name, None)
-        if not future.cancelled():
-            future.exception()  # whoever waits has it; nobody may be left who does
+    def _asked_on(self, loop: asyncio.AbstractEventLoop) -> _Asked:
+        """What is under way on a loop; what a closed one left is forgotten."""
+        if loop not in self._asked:
+            self._asked = {old: each for old, each in self._asked.items() if not old.is_closed()}
+        return self._asked.setdefault(loop, {})
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         return await self._run(lambda: self.sync.read(key, start, end))
@@ -248,3 +253,9 @@ def _take(items: Any, count: int) -> list[Item]:
         if len(found) == count:
             break
     return found
+
+
+def _answered(asked: _Asked, name: tuple[str, int], future: asyncio.Future[Path]) -> None:
+    asked.pop(name, None)
+    if not future.cancelled():
+        future.exception()  # whoever waits has it; nobody may be left who does

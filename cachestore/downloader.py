@@ -68,10 +68,10 @@ class Downloader:
         self._checked: set[str] = set()
         self._bypass = bypass
 
-    def silence(self, key: str) -> float:
-        """Seconds since the last bytes of a key's download arrived (or its start)."""
-        now = self._clock.monotonic()
-        return now - self._progress.get(key, now)
+    def silence(self, key: str) -> float | None:
+        """Seconds since the last bytes of a key's download arrived; None if none is under way."""
+        last = self._progress.get(key)
+        return None if last is None else self._clock.monotonic() - last
 
     def trustworthy(self, row: Row, *, verify: bool) -> bool:
         """Hash a copy that was not yet synced when the machine went down, once; or any on demand.
@@ -176,7 +176,7 @@ class Downloader:
             fd = self._cache.open_part(part)
             kept = False
             try:
-                mine = self._wait_for(fd)
+                mine = self._wait_for(fd, key)
                 landed = self._landed(key, old)
                 if landed is None and mine and self._is_at(fd, part):
                     self._files.truncate(fd, 0)
@@ -203,13 +203,14 @@ class Downloader:
             raise
         return fd, own
 
-    def _wait_for(self, fd: int) -> bool:
+    def _wait_for(self, fd: int, key: str) -> bool:
         """Lock the file; False when its holder makes no progress for the flight's patience."""
         seen, since = (-1, -1), self._clock.monotonic()
         while not self._files.lock(fd, 0.25):
             stat = os.fstat(fd)
             if (stat.st_size, stat.st_mtime_ns) != seen:
                 seen, since = (stat.st_size, stat.st_mtime_ns), self._clock.monotonic()
+                self._progress[key] = since  # the other one's bytes are as good as ours
             elif self._clock.monotonic() - since > self._options.flight_patience:
                 return False
         return True

@@ -192,8 +192,15 @@ class Finder:
         if answer == "same":
             return self._found_row(row, token, "fresh", self._expires(row, core.clock.now()))
         if answer == "changed":
-            return self._miss(row.key, place, token, row)
+            return self._renewed(row, place, token)
         return self._gone(row.key, token)
+
+    def _renewed(self, row: Row, place: Place, token: int) -> Found | None:
+        """Fetch the newer version; while its bytes do not come, the copy is served after all."""
+        try:
+            return self._miss(row.key, place, token, row)
+        except RemoteError as error:
+            return self._on_error(row, token, error)
 
     def _on_error(self, row: Row, token: int, error: RemoteError | None) -> Found:
         now = self._core.clock.now()
@@ -249,21 +256,25 @@ class Finder:
         name = ("get", key, token, None if old is None else old.file)
         future = core.downloads.join(name, lambda: self._downloader.download(key, place, old))
         try:
-            landed = self._landed(key, future)
+            landed = self._landed(key, future, has_copy=old is not None)
         except NotFound:
             core.facts.put(place, "absent", "", True, core.options.negative_ttl, token)
             return self._gone(key, token)
         return self._found_landed(key, landed, token, timer.seconds)
 
-    def _landed(self, key: str, future: Future[Landed]) -> Landed:
-        """Wait as long as bytes arrive; give up after a silence as long as the miss deadline."""
-        deadline = self._core.options.miss_deadline
-        left = deadline
+    def _landed(self, key: str, future: Future[Landed], *, has_copy: bool) -> Landed:
+        """Wait as long as bytes arrive; give up after a silence as long as the deadline."""
+        core = self._core
+        deadline = core.options.revalidate_deadline if has_copy else core.options.miss_deadline
+        left, last = deadline, core.clock.monotonic()
         while True:
             try:
                 return future.result(left)
             except FutureTimeout:
-                left = deadline - self._downloader.silence(key)
+                silence, now = self._downloader.silence(key), core.clock.monotonic()
+                if silence is not None:  # else it waits for its turn, or has just ended
+                    last = now - silence
+                left = last + deadline - now
                 if left <= 0:
                     raise RemoteUnavailable(
                         f"no bytes of {key!r} arrived for {deadline:g} s; try again later"

@@ -1,8 +1,9 @@
-"""A clock that only moves when a test says so."""
+"""Clocks that a test moves."""
 
 from __future__ import annotations
 
 import threading
+import time
 
 
 class FakeClock:
@@ -43,3 +44,30 @@ class FakeClock:
         with self._moved:
             self._now += seconds
             self._moved.notify_all()
+
+
+class ShiftedClock:
+    """The machine's own clock, moved on by `advance`: time passes by itself too."""
+
+    def __init__(self) -> None:
+        self._shift = 0.0
+
+    def now(self) -> float:
+        return time.time() + self._shift
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._shift
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until `event` is set, or `seconds` have passed or were added by `advance`."""
+        end = self.monotonic() + seconds
+        while not event.is_set():
+            left = end - self.monotonic()
+            if left <= 0:
+                return False
+            event.wait(min(left, 0.02))
+        return True
+
+    def advance(self, seconds: float) -> None:
+        """Let this much time pass at once."""
+        self._shift += seconds
