@@ -20,6 +20,7 @@ from figures import record
 from process_rig import save_options
 from store_rig import on_server, store_of
 
+from cachestore.clock import SystemClock
 from cachestore.errors import NotFound
 from cachestore.options import Options
 
@@ -62,7 +63,7 @@ class Lane:
         process.start()
         writer.close()
         # A child that does not come to its point is killed too.
-        lines = self._rng.randint(1, 60) if not plan.phase else 400
+        lines = self._rng.randint(1, 50) if not plan.phase else 250
         last = ""
         try:
             with open(reader.fileno(), encoding="ascii", closefd=False) as said:
@@ -114,7 +115,10 @@ def campaign(options: Options, root: Path, kills: int, seed: int) -> dict[str, A
     for lane in lanes:
         counts.update(lane.counts)
         dead.update(lane.dead)
-    counts["bucket"] = check_end(options, {k: v for lane in lanes for k, v in lane.allowed.items()})
+    counts["objects"] = check_end(
+        options, {k: v for lane in lanes for k, v in lane.allowed.items()}
+    )
+    counts["strays"] = check_rest(options)
     return {**counts, "died_in": dict(sorted(dead.items())), "lost": 0, "wrong": 0}
 
 
@@ -139,6 +143,25 @@ def check_end(options: Options, allowed: dict[str, set[str]]) -> int:
             assert remote.head(key).sha256 == hashlib.sha256(data).hexdigest(), key
             assert store.read(key) == data, key
     return len(now)
+
+
+class Later(SystemClock):
+    """Two hours on: what the dead left may be cleaned away."""
+
+    def now(self) -> float:
+        return super().now() + 7200
+
+
+def check_rest(options: Options) -> int:
+    """The janitor leaves nothing that the dead left; how many bodies it put aside."""
+    with store_of(options, clock=Later()) as store:
+        store.clean()
+        core, root = store.core, store.core.cache.root
+        assert [path.name for path in options.spool_dir.glob("??/*")] == []
+        assert {name for name, _ in core.cache.copies()} == {r.file for r in core.catalog.rows()}
+        assert [*root.glob("parts/*"), *root.glob("transit/*")] == []
+        assert core.catalog.totals()[0] <= options.cache_max_bytes
+    return len(list(options.spool_dir.glob("quarantine/*")))
 
 
 def small_cache(root: Path, server: Any) -> Options:
