@@ -45,7 +45,18 @@ class Reader:
             if path is not None and self._remember(key, found, path):
                 self._tell(key, found)
                 return path
-        raise RemoteUnavailable(f"{key!r} changed faster than it could be read; try again")
+        if max_age is not None:
+            raise self._not_got(key)
+        return self._elsewhere(key)
+
+    def _elsewhere(self, key: str) -> Path:
+        """Somebody removes files of the cache as soon as they are made."""
+        files = self._core.files
+        fd = self.open_fd(key)
+        try:
+            return self._core.bypass.fill(key, lambda target: files.copy(fd, target))[0]
+        finally:
+            files.close(fd)
 
     def _hand_out(self, found: Found, ticket: Ticket) -> Path | None:
         """A file of the cache with a pending body's bytes: an edit must not reach the only copy."""
@@ -76,6 +87,19 @@ class Reader:
             return self._core.bypass.fill(key, lambda fd: files.copy(origin, fd))[0]
         finally:
             files.close(origin)
+
+    def _not_got(self, key: str) -> CacheStoreError:
+        """Why a file was gone each time that it was looked for."""
+        core = self._core
+        ticket = core.spool.read(core.spool.place(key))
+        if ticket is not None and ticket.operation == "put":
+            body = core.spool.body(ticket)
+            if not body.exists():
+                return SpoolError(
+                    f"the pending body of {key!r} is missing ({body}), and it is the only copy;"
+                    " put the file again, or delete the key"
+                )
+        return RemoteUnavailable(f"{key!r} changed faster than it could be read; try again")
 
     def _remember(self, key: str, found: Found, path: Path) -> bool:
         """Make a file hot; False when it vanished meanwhile."""
@@ -127,7 +151,7 @@ class Reader:
                 self._remember(key, found, found.path)
             self._tell(key, found)
             return fd
-        raise RemoteUnavailable(f"{key!r} changed faster than it could be read; try again")
+        raise self._not_got(key)
 
     def _opened(self, path: Path) -> int:
         """The file with a shared lock: unlinkers leave it until it is closed."""
@@ -170,7 +194,7 @@ class Reader:
                 return
             finally:
                 os.close(fd)
-        raise RemoteUnavailable(f"{key!r} changed faster than it could be leased; try again")
+        raise self._not_got(key)
 
     def download(self, key: str, destination: Path) -> Path:
         """See `CacheStore.download`."""

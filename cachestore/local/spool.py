@@ -242,16 +242,19 @@ class Spool(SpoolReader):
             raise
 
     def set_aside_unreadable(self, place: Place, id_: str) -> None:
-        """A ticket that cannot be read keeps its bytes under another name (caller: L1)."""
+        """A ticket that cannot be believed keeps its bytes under another name (caller: L1)."""
         path = self.ticket_path(place)
         try:
-            decode(read_file(self.files, path, MAX_TICKET))
+            ticket = decode(read_file(self.files, path, MAX_TICKET))
+            believed = place_of(ticket.remote_id, ticket.key) == place
         except UnknownFormat:
             raise
         except UnreadableTicket:
-            self.files.rename(path, path.with_name(f"{place.digest}.{id_}.bad"))
+            believed = False
         except FileNotFoundError:
             return
+        if not believed:
+            self.files.rename(path, path.with_name(f"{place.digest}.{id_}.bad"))
 
     def _take_back(self, draft: _Draft) -> bool:
         """The folder could not be made durable: show again what was pending before.
