@@ -3,94 +3,42 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from disk_rig import CHANGING, FOREVER, BrokenDisk, open_below
+from fault_rig import (
+    BYTES,
+    CODES,
+    FULL,
+    delete_it,
+    each_call,
+    idle,
+    looked_at,
+    named,
+    opened,
+    put_bytes,
+    seed,
+    spooled,
+    sums,
+)
 from local_rig import content
-from store_rig import make_options, store_of, until
+from store_rig import make_options, store_of
 
 from cachestore import events
-from cachestore.errors import CacheFull, NotFound, SpoolError, SpoolFull
-from cachestore.local.board import SHARDS
-from cachestore.local.spool_scan import recount_shard
-from cachestore.model import Attributes
+from cachestore.errors import CacheFull, SpoolError, SpoolFull
 from cachestore.remote.memory import MemoryRemote
 from cachestore.store import CacheStore
 from cachestore.testing.clock import FakeClock
 from cachestore.testing.remotes import CountingRemote
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-CODES = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
-BYTES = bytes(range(256)) * 700
-MORE_THAN_THERE_ARE = 400
-
-
-def named(code: int) -> str:
-    return errno.errorcode[code]
-
-
-def opened(root: Path, disk: BrokenDisk, remote: Any, **fields: Any) -> CacheStore:
-    options = make_options(root, mode="remote", **({"leader_interval": 0.02} | fields))
-    return store_of(options, files=disk, remote=remote)
-
-
-def idle(root: Path, disk: BrokenDisk, remote: Any, **fields: Any) -> CacheStore:
-    """A store that never uploads, so that all calls are the test's own."""
-    store = opened(root, disk, remote, **fields)
-    store.core.uploader.stop(5.0)
-    return store
-
-
-def seed(remote: Any, key: str, data: bytes) -> None:
-    import hashlib
-    import io
-
-    remote.put(
-        key, io.BytesIO(data), size=len(data), sha256=hashlib.sha256(data).hexdigest(),
-        attributes=Attributes("audio/wav"),
-    )  # fmt: skip
-
-
-def spooled(store: CacheStore, key: str) -> list[str]:
-    """The key's files in the spool."""
-    place = store.core.spool.place(key)
-    return sorted(p.name for p in store.core.spool.folder(place.shard).glob(f"{place.digest}*"))
-
-
-def looked_at(store: CacheStore, key: str) -> bytes | None:
-    try:
-        data = store.get(key).read_bytes()
-    except NotFound:
-        assert not store.exists(key)
-        return None
-    assert store.read(key) == data
-    return data
-
-
-def sums(store: CacheStore) -> tuple[int, int]:
-    """What is pending, counted anew."""
-    for shard in range(SHARDS):
-        recount_shard(store.core.spool, shard)
-    return store.core.board.pending()
-
-
-def each_call(disk: BrokenDisk, attempt: Callable[[int], None]) -> int:
-    """Let `attempt(nth)` meet a fault at each of its calls in turn; how many there were."""
-    for nth in range(1, MORE_THAN_THERE_ARE):
-        attempt(nth)
-        if len(disk.seen) < nth:
-            return nth - 1
-    raise AssertionError("there is no end to the calls")
-
 
 # -- puts and deletes ------------------------------------------------------------------------------
 
@@ -119,19 +67,13 @@ def _deleted(store: CacheStore, remote: MemoryRemote, key: str) -> bytes | None:
 BEFORE = [_nothing, _pending, _clean, _deleted]
 
 
-def _put(store: CacheStore, key: str) -> bytes | None:
-    store.put(key, BYTES)
-    return BYTES
+CASES = [
+    *itertools.product(BEFORE, [put_bytes, delete_it], [errno.ENOSPC, errno.EIO]),
+    *itertools.product([_pending], [put_bytes, delete_it], [errno.EDQUOT, errno.EROFS]),
+]
 
 
-def _delete(store: CacheStore, key: str) -> bytes | None:
-    store.delete(key)
-    return None
-
-
-@pytest.mark.parametrize("code", CODES, ids=named)
-@pytest.mark.parametrize("work", [_put, _delete])
-@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize(("before", "work", "code"), CASES)
 def test_a_fault_at_any_call_of_a_change_leaves_what_was(
     tmp_path: Path, before: Any, work: Any, code: int
 ) -> None:
@@ -214,8 +156,7 @@ def _catalog_is_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cachestore.local.catalog_files._REST_SECONDS", 0.0)
 
 
-@pytest.mark.parametrize("code", CODES, ids=named)
-@pytest.mark.parametrize("burst", [1, 3])
+@pytest.mark.parametrize(("code", "burst"), [*((code, 1) for code in CODES), (errno.EIO, 3)])
 def test_a_fault_at_any_call_of_a_first_read_costs_a_download_at_most(
     tmp_path: Path, code: int, burst: int
 ) -> None:
@@ -368,64 +309,3 @@ def test_a_full_cache_disk_gives_up_older_copies(tmp_path: Path) -> None:
     assert store.core.catalog.get("old.wav") is None
     assert list(store.options.cache_dir.glob("*/??/*.wav")) == []
     store.close()
-
-
-# -- uploads ---------------------------------------------------------------------------------------
-
-
-def flushed(store: CacheStore) -> bool:
-    try:
-        return store.flush(1).done
-    except SpoolError:  # what is left could not be looked at
-        return False
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=named)
-@pytest.mark.parametrize("folder", ["spool", "cache"])
-def test_a_fault_at_any_call_of_an_upload_delays_it_at_most(
-    tmp_path: Path, folder: str, code: int
-) -> None:
-    disk, bucket = BrokenDisk(), MemoryRemote()
-    store = opened(tmp_path, disk, bucket)
-    store.start()
-    for nth in range(1, 26):
-        key = f"songs/{nth}.wav"
-        seed(bucket, key, b"older")
-        store.get(key)
-        store.put(key, BYTES)
-        disk.fail(tmp_path / folder, code, nth=nth, times=2)
-        until(lambda: flushed(store), f"the upload after a fault at call {nth}")
-        disk.mend()
-        assert content(bucket)[key] == BYTES
-        assert looked_at(store, key) == BYTES
-        assert not any(name.endswith(".ticket") for name in spooled(store, key))
-    assert sums(store) == (0, 0)
-    store.close()
-
-
-@pytest.mark.parametrize("when", ["before it starts", "while it runs"])
-@pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("work", [_put, _delete])
-def test_a_ticket_that_cannot_be_read_for_a_while_is_not_forgotten(
-    tmp_path: Path, work: Any, count: int, when: str
-) -> None:
-    bucket, disk = MemoryRemote(), BrokenDisk()
-    other = idle(tmp_path, BrokenDisk(), bucket)
-    store = opened(tmp_path, disk, bucket)
-    keys = [f"songs/{number}.wav" for number in range(count)]
-    for key in keys:
-        seed(bucket, key, b"older")
-    if when == "while it runs":
-        store.start()
-        assert store.flush(60).done
-    disk.fail(store.options.spool_dir, errno.EIO, calls=("open_read",), times=FOREVER)
-    for key in keys:
-        work(other, key)
-    store.start()
-    until(lambda: sum(".ticket" in call for call in disk.seen) > count + 2, "looks at the tickets")
-    assert not store.flush(0.2).done
-    disk.mend()
-    want = {} if work is _delete else dict.fromkeys(keys, BYTES)
-    until(lambda: content(bucket) == want, "the uploads")
-    store.close()
-    other.close(drain=0)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_rig import looked_at, seed, spooled, sums
 from local_rig import content
 from process_rig import TESTS
 from store_rig import make_options, store_of, until
-from test_disk_faults import looked_at, seed, spooled, sums
 
 from cachestore.errors import CacheFull, SpoolError, SpoolFull
 from cachestore.remote.memory import MemoryRemote
