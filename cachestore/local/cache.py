@@ -5,6 +5,7 @@ Only files whose name and folder are ours are ever removed, and never through a 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -68,6 +69,7 @@ class CacheFiles:
 
     def open_part(self, path: Path) -> int:
         """A part file, made with its folder if need be."""
+        self._check_inside(path.parent)
         try:
             return self._files.open_shared(path)
         except FileNotFoundError:
@@ -93,7 +95,14 @@ class CacheFiles:
         self._into_folder(part, final)
         return final
 
+    def _check_inside(self, folder: Path) -> None:
+        """Nothing is written where a planted link leads. Raises `OSError`."""
+        for each in (self.root, folder):
+            if each.is_symlink():
+                raise OSError(errno.ELOOP, "a symbolic link inside the cache", str(each))
+
     def _into_folder(self, source: Path, final: Path) -> None:
+        self._check_inside(final.parent)
         try:
             self._files.rename(source, final)
         except FileNotFoundError:
@@ -104,6 +113,7 @@ class CacheFiles:
         """A spool body as a clean copy: a second name, or a copy on another file system."""
         name = self.new_name(place, key)
         final = self.root / name
+        self._check_inside(final.parent)
         self._files.make_folder(final.parent)
         try:
             self._files.link(source, final)
@@ -154,6 +164,7 @@ class CacheFiles:
             return path
         if os.path.lexists(path):
             path = self._transit / f"{place.digest}-{id_}-{secrets.token_hex(6)}{extension}"
+        self._check_inside(self._transit)
         self._files.make_folder(self._transit)
         if stat.st_size > copy_max:
             try:

@@ -217,7 +217,9 @@ class CatalogFiles:
         """Ask the database of a disk that became read-only; False if that is not so."""
         try:
             path = self.path()
-            if path is None or os.access(path, os.W_OK) or _size(f"{path}-wal"):
+            if path is None or os.access(path, os.W_OK):
+                return False
+            if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
                 return False
             source = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
             with closing(sqlite3.connect(source, uri=True)) as connection:
@@ -271,6 +273,7 @@ class CatalogFiles:
             self._report(f"the catalog {failed.name} cannot be used ({error}); a new one is begun")
 
     def _make(self, path: Path) -> None:
+        self._files.close(self._files.create(path))  # private, and so is its log
         with self._lock:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             held = _Held(connection, path)
@@ -369,13 +372,6 @@ def _is_usable(path: Path) -> bool:
     return path.exists() and all(
         is_plain(part) and os.access(part, os.R_OK | os.W_OK) for part in parts if part.exists()
     )
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from cachestore.files import is_plain
+from cachestore.files import Files, is_plain
 from cachestore.keys import Place
 from cachestore.local.board import Board
 from cachestore.local.forks import inherited, watch_forks
@@ -93,7 +93,11 @@ class Facts:
         from cachestore.local.facts_disk import text_disk
 
         path = self._folder / _DATABASE
-        if self._identity() is not None:
+        if self._folder.is_symlink():
+            raise OSError(f"{self._folder} is a symbolic link")
+        Files().make_folder(self._folder)  # private, and so is the database
+        os.close(Files().open_shared(path))
+        if os.stat(path).st_size:
             # diskcache would wait a minute for a locked database; no reader may.
             with closing(sqlite3.connect(path, timeout=_TIMEOUT, isolation_level=None)) as probe:
                 probe.execute("BEGIN IMMEDIATE")

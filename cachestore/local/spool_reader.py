@@ -93,6 +93,8 @@ class SpoolReader:
 
     def make_shard(self, folder: Path) -> None:
         """A shard folder whose name is durable: who made it may have died before it was."""
+        if folder.is_symlink():
+            raise SpoolError(f"{folder} is a symbolic link; nothing was stored")
         try:
             self.files.make_folder(folder)
             if folder.name not in self._durable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from cachestore.files import Files, read_file, replace_file
 from cachestore.keys import extension_of
 from cachestore.model import RemoteObject
 from cachestore.remote.semantics import CHUNK
+
+_BODY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[0-9a-f]{16}(\.[A-Za-z0-9]{1,16})?")
 
 
 class Digest(Protocol):
@@ -75,6 +78,13 @@ class FileBody:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _inside(body: str) -> str:
+    """A planted record must not name a file elsewhere."""
+    if not _BODY.fullmatch(body):
+        raise ValueError("its body is none of ours")
+    return body
 
 
 class Records:
@@ -165,7 +175,7 @@ class Records:
             plain: dict[str, Any] = json.loads(data)
             if plain.pop("format") != 1:
                 raise ValueError("its format is unknown")
-            body = self._root / plain.pop("body")
+            body = self._root / _inside(plain.pop("body"))
             return RemoteObject(**plain), body
         except (ValueError, TypeError, KeyError) as error:
             raise Corrupt(f"a record in {self._hidden} cannot be read: {error}") from error
