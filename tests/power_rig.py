@@ -264,6 +264,8 @@ class Cut(Disk):
 
 def _of_another_run(folder: Path, root: Path) -> None:
     """Rows as they look after the machine came up again: inode and time fit where the size does."""
+    if not (folder / "current").exists():
+        return  # it was about to be made
     database = sqlite3.connect(folder / (folder / "current").read_text().strip())
     with contextlib.closing(database), database:
         database.execute("UPDATE entries SET boot = 'the run before'")
