@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from cachestore.locks import ForkLock
 
 log = logging.getLogger("cachestore")
 
@@ -127,7 +128,7 @@ class Events:
 
     def __init__(self) -> None:
         self._hooks: tuple[Hook, ...] = ()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def subscribe(self, hook: Hook) -> Callable[[], None]:
         """Call `hook(event)` for every event, from the thread in which it happens.

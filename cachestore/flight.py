@@ -6,7 +6,6 @@ stops working while the interpreter shuts down.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -14,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from cachestore.errors import StoreClosed
+from cachestore.local.forks import watch_forks
 
 T = TypeVar("T")
 _IDLE_SECONDS = 10.0
@@ -26,9 +26,16 @@ class Pool:
         self._size = size
         self._name = name
         self._reset()
+        watch_forks(self)
+
+    def before_fork(self) -> None:
+        """Nothing: the parent's threads go on."""
+
+    def after_fork(self, *, child: bool) -> None:
+        if child:
+            self._reset()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._ready = threading.Condition()
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._threads = 0
@@ -37,8 +44,6 @@ class Pool:
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run `work` on a thread; its future cannot be cancelled once it runs."""
-        if self._pid != os.getpid():
-            self._reset()
         future: Future[T] = Future()
         with self._ready:
             if self._closed:
@@ -95,12 +100,17 @@ class Flights:
         self._pool = pool
         self._under_way: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
-        self._pid = os.getpid()
+        watch_forks(self)
+
+    def before_fork(self) -> None:
+        """Nothing: the parent's threads go on."""
+
+    def after_fork(self, *, child: bool) -> None:
+        if child:
+            self._under_way, self._lock = {}, threading.Lock()
 
     def join(self, name: Hashable, work: Callable[[], T]) -> Future[T]:
         """The future of the work called `name`, started now unless it is under way."""
-        if self._pid != os.getpid():
-            self._under_way, self._lock, self._pid = {}, threading.Lock(), os.getpid()
         with self._lock:
             future: Future[T] | None = self._under_way.get(name)
             if future is not None:

@@ -19,6 +19,7 @@ from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
 from cachestore.local.spool import Spool
 from cachestore.local.spool_scan import recount_shard, tidy_shard
+from cachestore.locks import ForkLock
 from cachestore.options import Options
 
 _FIRST_DELAY = 5.0
@@ -52,7 +53,7 @@ class Janitor:
         self._options = options
         self._folder = folder
         self._reads: dict[str, tuple[int, float]] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._stop = threading.Event()
         self._pid = 0
 

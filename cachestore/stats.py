@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, fields, replace
 
 from cachestore import events
+from cachestore.locks import ForkLock
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class Stats:
     """The hook; subscribe `Stats().take`."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._counts = Counts()
 
     def take(self, event: events.Event) -> None:

@@ -18,6 +18,7 @@ from cachestore.errors import TimedOut
 from cachestore.events import Event, Events
 from cachestore.files import Files
 from cachestore.keys import Place
+from cachestore.local.forks import watch_forks
 from cachestore.local.spool import Spool
 from cachestore.local.spool_scan import read_steady
 from cachestore.local.tickets import Ticket
@@ -71,33 +72,34 @@ class Uploader:
         self._stopped = False
         self._renew()
         events.subscribe(self._hear)
+        watch_forks(self)
+
+    def before_fork(self) -> None:
+        """Nothing: the parent's threads go on."""
+
+    def after_fork(self, *, child: bool) -> None:
+        if child:
+            if self._leader is not None:
+                self._leader.journal.forked()  # it goes now, and would not hear of the fork
+            self._renew()
 
     def _renew(self) -> None:
         """A process starts with no threads, and without the locks of the one it was forked from."""
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._leader: Leader | None = None
         self._outcomes = Outcomes()
         self._calls = Callbacks(self._parts, self._outcomes, self._look)
 
-    def _mine(self) -> Outcomes:
-        if self._pid != os.getpid():
-            self._renew()
-        return self._outcomes
-
     def _hear(self, event: Event) -> None:
         if isinstance(event, events.Superseded):
-            self._mine().set(event.id, "superseded")
+            self._outcomes.set(event.id, "superseded")
 
     # -- running ---------------------------------------------------------------------------------
 
     @property
     def started(self) -> bool:
         """True after the first use in this process, until `stop`."""
-        return self._running() is not None
-
-    def _running(self) -> Leader | None:
-        return self._leader if self._pid == os.getpid() else None
+        return self._leader is not None
 
     def start(self) -> None:
         """Begin to upload, or stand by while another process does; nothing if that is so already.
@@ -108,7 +110,6 @@ class Uploader:
         self._begin()
 
     def _begin(self) -> Leader | None:
-        self._mine()
         if self._leader is not None or self._stopped or not self._parts.can_send:
             return self._leader
         with self._lock:
@@ -124,7 +125,6 @@ class Uploader:
         False if a request still hangs: its thread is left alone, and the next leader treats its
         key with doubt.
         """
-        self._mine()
         self._stopped = True
         with self._lock:
             leader, self._leader = self._leader, None
@@ -135,7 +135,7 @@ class Uploader:
     def wake(self, ticket: Ticket) -> None:
         """A ticket was published by this process: upload it now."""
         if ticket.conditional:
-            self._mine().own(ticket.id)
+            self._outcomes.own(ticket.id)
         leader = self._begin()
         if leader is not None:
             leader.offer(ticket)
@@ -149,7 +149,7 @@ class Uploader:
         `PreconditionFailed` when the condition of a put of this process did not hold (it is
         withdrawn then), and `SpoolError` when the key's ticket cannot be read.
         """
-        outcomes, deadline = self._mine(), Deadline(self._parts.clock, timeout)
+        outcomes, deadline = self._outcomes, Deadline(self._parts.clock, timeout)
         place = self._parts.spool.place(key)
         seen: int | None = None
         with outcomes.waiting(id) as event:
@@ -213,7 +213,6 @@ class Uploader:
 
         Of a put whose condition failed nothing is called: its caller gets the error.
         """
-        self._mine()
         self._calls.add(key, id, call)
         self._begin()
 
@@ -222,7 +221,7 @@ class Uploader:
     def wait_for_change(self, seconds: float) -> None:
         """Return when something was uploaded here, or after `seconds`."""
         self._begin()
-        self._mine().wait_for_any(seconds)
+        self._outcomes.wait_for_any(seconds)
 
     # -- pending work ----------------------------------------------------------------------------
 
@@ -237,7 +236,7 @@ class Uploader:
         """
         ids = View(self._parts).hurry(key, parked=True)
         for id_ in ids:
-            self._mine().revive(id_)
+            self._outcomes.revive(id_)
         leader = self._begin()
         if leader is not None:
             leader.gate.hurry()
@@ -251,7 +250,7 @@ class Uploader:
         it ends early when the leading process is stopped. `uploaded` counts what this process
         sent, or saw leaving the spool.
         """
-        outcomes, deadline = self._mine(), Deadline(self._parts.clock, timeout)
+        outcomes, deadline = self._outcomes, Deadline(self._parts.clock, timeout)
         before, first = outcomes.uploaded, None
         leader = self._begin()
         view = View(self._parts)
@@ -295,7 +294,7 @@ class Uploader:
             return "there is no remote in this mode"
         if self._stopped:
             return "the uploader was stopped"
-        leader, info = self._running(), self._other()
+        leader, info = self._leader, self._other()
         if leader is None or not leader.leading:
             if info is None:
                 return "no process uploads at the moment"
@@ -326,7 +325,7 @@ class Uploader:
 
     def _is_stuck(self, timeout: float | None) -> bool:
         """Without a timeout nobody waits for a stopped process."""
-        leader = self._running()
+        leader = self._leader
         if timeout is not None or (leader is not None and leader.leading):
             return False
         info = self._other()
@@ -334,7 +333,7 @@ class Uploader:
 
     def health(self) -> dict[str, Any]:
         """For people: who uploads, whether it moves, how much waits, and the last error."""
-        leader = self._running()
+        leader = self._leader
         leading = leader is not None and leader.leading
         info = None if leading else self._other()
         age = None if info is None else max(0.0, self._parts.clock.now() - info.beat)

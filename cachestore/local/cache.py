@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import secrets
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cachestore.files import Files, is_plain, is_real_folder
 from cachestore.keys import Place, extension_of, place_of
 from cachestore.local.board import SHARDS, Board, boot_id
 from cachestore.local.catalog_rows import COPY_NAME, Row
+from cachestore.locks import ForkLock
 from cachestore.options import Options
 
 _PART = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{1,16}(\.[0-9a-f]{16})?\.part")
@@ -52,7 +52,7 @@ class CacheFiles:
         self._boot = boot_id()
         self._damaged = root / "damaged"
         self._waiting: set[Path] = set()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     # -- names ---------------------------------------------------------------------------------
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from cachestore.local.board import Board
+from cachestore.locks import ForkLock
 from cachestore.model import ObjectInfo
 
 MAX_ENTRIES = 16384
@@ -55,7 +55,7 @@ class HotMap:
         self._tokens = board.tokens
         self._handed = board.handed
         self._now = now
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._left: list[tuple[str, HotEntry]] = []
 
     def path(self, key: str) -> Path | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-
 from cachestore.errors import SpoolError
 from cachestore.local.board import SHARDS
 from cachestore.local.spool import Spool
 from cachestore.local.spool_scan import Unreadable, scan_shard
 from cachestore.local.tickets import Ticket
+from cachestore.locks import ForkLock
 
 
 class PendingIndex:
@@ -16,7 +15,7 @@ class PendingIndex:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._seen: list[int | None] = [None] * SHARDS
         self._shards: list[dict[str, Ticket]] = [{} for _ in range(SHARDS)]
 

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from cachestore.errors import ConfigError
+from cachestore.locks import NO_FORKS
 from cachestore.options import RemoteOptions
 
 CONNECT_TIMEOUT = 5.0
@@ -49,7 +50,8 @@ class Clients:
             with process.lock:
                 client = process.clients.get(step)
                 if client is None:
-                    client = process.clients[step] = self._make(process, step)
+                    with NO_FORKS:  # boto3 is imported here, also while clients are made
+                        client = process.clients[step] = self._make(process, step)
         return client
 
     def close(self) -> None:

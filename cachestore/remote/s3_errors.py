@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cachestore.errors import Corrupt, NotSent, RemoteUnavailable
+from cachestore.locks import NO_FORKS
 from cachestore.policy.classify import classify
 
 
@@ -19,7 +20,8 @@ class NotModified(Exception):
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Run one request; `what` names it in errors, for example "put 'a/b'"."""
-    from botocore import exceptions as boto
+    with NO_FORKS:
+        from botocore import exceptions as boto
 
     try:
         yield
