@@ -27,6 +27,7 @@ from store_rig import until
 from cachestore.errors import SpoolError
 from cachestore.remote.memory import MemoryRemote
 from cachestore.store import CacheStore
+from cachestore.testing.remotes import FaultyRemote
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -87,3 +88,18 @@ def test_a_ticket_that_cannot_be_read_for_a_while_is_not_forgotten(
     until(lambda: content(bucket) == want, "the uploads")
     store.close()
     other.close(drain=0)
+
+
+def test_a_worker_that_cannot_read_a_ticket_comes_back_to_it(tmp_path: Path) -> None:
+    bucket, disk = MemoryRemote(), BrokenDisk()
+    remote = FaultyRemote(bucket)
+    remote.down()
+    store = opened(tmp_path, disk, remote)
+    store.put("song.wav", BYTES)
+    until(lambda: store.pending()[0].tries > 0, "a failed try")
+    disk.fail(store.options.spool_dir, errno.EIO, calls=("open_read",), times=FOREVER)
+    remote.up()
+    until(lambda: any(".ticket" in call for call in disk.seen), "the worker's look")
+    disk.mend()
+    until(lambda: content(bucket) == {"song.wav": BYTES}, "the upload")
+    store.close()
