@@ -223,7 +223,9 @@ def test_a_copy_is_served_when_the_newer_body_hangs(tmp_path: Path, double: R2Do
         store.put(KEY, OLD, durability="remote")
         elsewhere.put(KEY, NEW, durability="remote")
         double.rules.add("stall", method="GET", key=KEY, at=0)
+        start = time.monotonic()
         assert store.get(KEY).read_bytes() == OLD
+        assert time.monotonic() - start < 10
         double.rules.clear()
         until(lambda: store.get(KEY).read_bytes() == NEW)
 
