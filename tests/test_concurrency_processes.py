@@ -357,13 +357,13 @@ def test_no_lock_that_was_held_at_the_fork_stops_the_child(
 
 
 class SlowImport:
-    """Finds nothing, and takes a while for botocore's errors."""
+    """Finds nothing, and takes a while in the middle of botocore."""
 
     def __init__(self) -> None:
         self.reached, self._never = threading.Event(), threading.Event()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name == "botocore.exceptions":
+        if name == "botocore.vendored":
             self.reached.set()
             self._never.wait(0.5)
 
