@@ -79,6 +79,8 @@ def rolled_back(rig: Rig) -> None:
 
 
 def facts_rolled_back(rig: Rig) -> None:
+    """Old facts are all that is left to ask."""
+    catalog_removed(rig)
     for old in rig.old.glob("*/facts"):
         new = rig.cache / old.relative_to(rig.old)
         shutil.rmtree(new, ignore_errors=True)
