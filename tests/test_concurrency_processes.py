@@ -393,6 +393,8 @@ def child_outlived(options: str) -> None:
     store = store_of(load_options(options))
     store.put("parent", b"parent")
     until(lambda: store.health()["uploader"]["leading"])
+    say("leads")
+    input()
 
     def worker(name: str) -> None:
         store.put(name, name.encode())
@@ -412,9 +414,11 @@ def test_forked_children_outlive_the_leader(
     double.rules.add("hang", method="PUT")
     options = on_double(tmp_path, double)
     children.append(start(f"{HERE}:child_outlived", save_options(options, tmp_path / "options")))
+    assert line(children[0]) == ["leads"]
+    double.log.wait_for(1, "PUT")
+    tell(children[0])
     _, *pids = line(children[0])
     try:
-        double.log.wait_for(1, "PUT")
         children[0].kill()
         children[0].wait(30)
         double.rules.clear()

@@ -76,6 +76,7 @@ class Clients:
         from botocore.exceptions import BotoCoreError
         from botocore.session import Session
 
+        "host".encode("idna")  # imported with the first request otherwise, perhaps during a fork
         options = self._options
         config = Config(
             region_name=options.region or "auto",
