@@ -13,7 +13,7 @@ from typing import Literal, NoReturn
 from cachestore import events
 from cachestore.core import Core, Timer, info_of_remote, info_of_row, info_of_ticket
 from cachestore.downloader import Downloader, Landed
-from cachestore.errors import NotFound, RemoteError, RemoteUnavailable
+from cachestore.errors import NotFound, RemoteError, RemoteUnavailable, SpoolError
 from cachestore.keys import Place
 from cachestore.local.catalog_rows import Row
 from cachestore.local.folder_reader import LocalFile
@@ -282,6 +282,7 @@ class Finder:
 
     def _found_landed(self, key: str, landed: Landed, token: int, seconds: float) -> Found:
         now = self._core.clock.now()
+        self._outdate(key, landed.info.etag)
         if landed.row is not None:
             found = self._found_row(landed.row, token, "miss", self._expires(landed.row, now))
         else:
@@ -289,6 +290,19 @@ class Finder:
             found = Found(landed.path, info, "miss", token, now)
         found.seconds = seconds
         return found
+
+    def _outdate(self, key: str, etag: str) -> None:
+        """What LOCAL_DIR sent is old once another version was seen, also when this one left."""
+        core = self._core
+        record = core.folder.record(key)
+        if record is None or record.state != "sent" or record.etag == etag:
+            return
+        try:
+            with core.spool.lock(core.spool.place(key)):
+                if core.folder.record(key) == record:
+                    core.folder.supersede(key, etag)
+        except (SpoolError, OSError) as error:
+            core.trouble("local", error)  # the next one who fetches it tries again
 
     def _gone(self, key: str, token: int, *, negative: bool = False) -> Found | None:
         """The bucket has no such object: a legacy file of LOCAL_DIR may be adopted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,26 @@ def test_a_superseded_local_copy_is_not_served_for_the_newer_version(
     with store_of(remote) as store:
         store.put("a.txt", b"new")
         assert store.flush(60).done
+        store.invalidate("a.txt")
+    with store_of(local) as store, pytest.raises(RemoteUnavailable, match="older"):
+        store.get("a.txt")
+
+
+def test_a_copy_that_was_sent_is_not_served_for_what_another_machine_put_since(
+    moto_server: Any, tmp_path: Path
+) -> None:
+    remote = on_server(tmp_path, moto_server, moto_server.new_bucket())
+    local = make_options(tmp_path, mode="local", remote=remote.remote)
+    with store_of(local) as store:
+        store.put("a.txt", b"old")
+    with store_of(remote) as store:
+        assert store.flush(60).done
+        elsewhere = replace(
+            remote, cache_dir=tmp_path / "c2", spool_dir=tmp_path / "s2", local_dir=tmp_path / "l2"
+        )
+        with store_of(elsewhere) as other:
+            other.put("a.txt", b"newer", durability="remote")
+        assert store.get("a.txt", max_age=0).read_bytes() == b"newer"
         store.invalidate("a.txt")
     with store_of(local) as store, pytest.raises(RemoteUnavailable, match="older"):
         store.get("a.txt")
