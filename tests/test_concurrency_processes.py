@@ -17,7 +17,7 @@ from process_rig import finish, load_options, save_options, say, start
 from store_rig import store_of, until
 
 from cachestore import uploader as uploader_module
-from cachestore.locks import ForkLock
+from cachestore.locks import NO_FORKS, ForkLock
 from cachestore.options import Options
 from cachestore.store import CacheStore
 from cachestore.testing.r2 import R2Double
@@ -356,36 +356,33 @@ def test_no_lock_that_was_held_at_the_fork_stops_the_child(
     assert int(out.split()[0]) > 10
 
 
-class SlowImport:
-    """Finds nothing, and takes a while in the middle of botocore."""
+def child_forking_meanwhile() -> None:
+    """The fork comes while another thread is where none must happen, as during an import."""
+    inside, ended = threading.Event(), threading.Event()
 
-    def __init__(self) -> None:
-        self.reached, self._never = threading.Event(), threading.Event()
+    def half_made() -> None:
+        with NO_FORKS:
+            inside.set()
+            threading.Event().wait(0.5)
+            ended.set()
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name == "botocore.vendored":
-            self.reached.set()
-            self._never.wait(0.5)
+    thread = threading.Thread(target=half_made)
+    thread.start()
+    assert inside.wait(60)
 
+    def child() -> None:
+        assert ended.is_set()
+        with NO_FORKS:
+            pass
 
-def child_importing(options: str) -> None:
-    """The fork comes while the uploading thread imports boto3."""
-    finder = SlowImport()
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
-    store = store_of(load_options(options))
-    store.put("parent", b"parent")
-    assert finder.reached.wait(60)
-    pid = forked(lambda: store.put("child", b"child", durability="remote"))
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert store.flush(60).done
+    assert os.waitstatus_to_exitcode(os.waitpid(forked(child), 0)[1]) == 0
+    thread.join()
     say("ended")
 
 
-def test_a_fork_waits_for_the_end_of_an_import(tmp_path: Path, double: R2Double) -> None:
+def test_a_fork_waits_for_the_end_of_an_import() -> None:
     """Else the child has half a module for ever."""
-    options = on_double(tmp_path, double, back_pressure_timeout=30.0)
-    saved = save_options(options, tmp_path / "options")
-    assert "ended" in finish(start(f"{HERE}:child_importing", saved))
+    assert "ended" in finish(start(f"{HERE}:child_forking_meanwhile"))
 
 
 def child_outlived(options: str) -> None:
