@@ -48,6 +48,7 @@ def test_each_place_wins_over_those_below(place: Place) -> None:
 def test_every_name_works_bare_and_with_the_prefix(place: Place, setting: Any, prefix: str) -> None:
     texts = {"true, false": "true", "bytes": "6MiB", "seconds": "9", "share": "7%", "number": "3"}
     texts |= {"eu, fedramp, us, none": "eu", "block, through, raise": "raise", "hours": "5"}
+    texts |= {"never, sample, always": "always", "hz, lru": "lru", "time, object, bytes": "bytes"}
     text = texts.get(setting.kind.unit, "x")
     if setting.default is True:
         text = "off"
