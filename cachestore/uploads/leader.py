@@ -187,6 +187,8 @@ class Leader:
             worker = threading.Thread(
                 target=self._serve, name=f"cachestore-upload-{number}", daemon=True
             )
+            # Known before it runs: `stop` must not overlook one that is sending already.
+            self._workers = [*alive, worker]
             try:
                 worker.start()
             except RuntimeError:
