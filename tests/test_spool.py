@@ -12,6 +12,7 @@ from spool_rig import REMOTE, delete, make_spool, names, put
 from cachestore.errors import SourceError, SpoolBusy, SpoolError, SpoolFull
 from cachestore.files import Files
 from cachestore.keys import place_of
+from cachestore.local import spool_reader
 from cachestore.local.spool import new_id
 from cachestore.local.spool_batch import publish_deletes
 from cachestore.local.tickets import Ticket, UnreadableTicket, decode, encode
@@ -236,3 +237,22 @@ def test_states_survive_and_bad_ones_are_fresh(tmp_path: Path) -> None:
     place = place_of(REMOTE, KEY)
     (spool.folder(place.shard) / f"{place.digest}.{ticket.id}.state").write_bytes(b"{")
     assert spool.state(ticket).tries == 0
+
+
+@pytest.mark.parametrize("older", ["delete", "put"])
+def test_an_acknowledgement_while_a_ticket_is_read_brings_nothing_older_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: str
+) -> None:
+    """The body goes after its ticket: its absence alone does not say that a power cut took it."""
+    spool = make_spool(tmp_path)
+    delete(spool, KEY) if older == "delete" else put(spool, KEY, b"older")
+    newest = put(spool, KEY, b"newest")
+    look = spool_reader._is_there
+
+    def slow(path: Path) -> bool:
+        monkeypatch.setattr(spool_reader, "_is_there", look)
+        assert spool.retire(newest)
+        return look(path)
+
+    monkeypatch.setattr(spool_reader, "_is_there", slow)
+    assert spool.read(spool.place(KEY)) is None

@@ -112,6 +112,17 @@ class SpoolReader:
         Raises `SpoolError` when the ticket is there but cannot be read: what is pending is then
         unknown, and an older version must not be shown for it.
         """
+        while True:
+            ticket = self._named(place)
+            if ticket is None or not self._lost_its_body(place, ticket):
+                return ticket
+            again = self._named(place)
+            # A body goes right after its ticket was acknowledged or replaced: then look again.
+            if again is not None and again.id == ticket.id:
+                return self._survivor(place, ticket)
+
+    def _named(self, place: Place) -> Ticket | None:
+        """What the ticket file says, whether its body is there or not."""
         path = f"{self._prefixes[place.shard]}{place.digest}.ticket"
         try:
             data = read_file(self.files, path, MAX_TICKET)
@@ -128,17 +139,20 @@ class SpoolReader:
             ) from error
         if place_of(ticket.remote_id, ticket.key) != place:
             raise SpoolError(f"the ticket {path} belongs to another key; see `cachestore fsck`")
-        return self._with_body(place, ticket)
+        return ticket
 
-    def _with_body(self, place: Place, ticket: Ticket) -> Ticket:
-        """A ticket whose body did not survive a power cut falls back to the one it replaced."""
+    def _lost_its_body(self, place: Place, ticket: Ticket) -> bool:
+        """True for a put whose body is gone, where it matters: there is one that it replaced."""
         if ticket.prev is None or ticket.operation == "delete":
-            return ticket
-        folder = self._folders[place.shard]
-        if _is_there(folder / str(ticket.body)):
-            return ticket
+            return False
+        return not _is_there(self._folders[place.shard] / str(ticket.body))
+
+    def _survivor(self, place: Place, ticket: Ticket) -> Ticket:
+        """A ticket whose body did not survive a power cut falls back to the one it replaced."""
         prev = ticket.prev
-        if prev.operation == "delete" or _is_there(folder / str(prev.body)):
+        if prev is None:
+            return ticket
+        if prev.operation == "delete" or _is_there(self._folders[place.shard] / str(prev.body)):
             return prev
         return ticket
 
