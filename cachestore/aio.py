@@ -7,6 +7,7 @@ import builtins
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -121,7 +122,7 @@ class AsyncCacheStore:
         if hasattr(source, "__aiter__"):
             with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
                 async for chunk in source:
-                    await self._run(lambda chunk=chunk: file.write(chunk))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+                    await self._run(partial(file.write, chunk))
                 receipt = await self._run(lambda: self.sync.put(key, file, **attributes))
         else:
             receipt = await self._run(lambda: self.sync.put(key, source, **attributes))

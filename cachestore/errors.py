@@ -31,7 +31,12 @@ class Unsupported(CacheStoreError):
 
 
 class TimedOut(CacheStoreError, TimeoutError):
-    """A deadline passed; nothing was lost."""
+    """A deadline passed; nothing was lost.
+
+    `receipt`: of a put that is durable here and stays pending, else None.
+    """
+
+    receipt: object = None
 
 
 class SourceError(CacheStoreError):
@@ -73,7 +78,12 @@ class RemoteError(CacheStoreError):
 
 
 class RemoteUnavailable(RemoteError):
-    """Not reachable, or a failure that passes by itself: try again later."""
+    """Not reachable, or a failure that passes by itself: try again later.
+
+    `receipt`: of a put that is durable here and whose upload was parked, else None.
+    """
+
+    receipt: object = None
 
 
 class NotSent(RemoteUnavailable):

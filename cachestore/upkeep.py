@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cachestore import events
@@ -65,10 +66,7 @@ class Keeper:
         core = self._core
         core.check_open()
         wanted = [check_key(key) for key in keys]
-        futures = [
-            (key, core.workers.submit(lambda key=key: self._warm_one(key)))  # type: ignore[misc]  # mypy cannot infer a lambda's default
-            for key in wanted
-        ]
+        futures = [(key, core.workers.submit(partial(self._warm_one, key))) for key in wanted]
         here = size = 0
         failed: dict[str, str] = {}
         for key, future in futures:

@@ -161,14 +161,14 @@ class Writer:
                 f"{receipt.key!r} is durable here, but the remote did not have it after"
                 f" {timeout:g} s; it stays pending ({error})"
             )
-            later.receipt = receipt  # type: ignore[attr-defined]  # for whoever catches it
+            later.receipt = receipt
             raise later from error
         if outcome == "parked":
             failed = RemoteUnavailable(
                 f"{receipt.key!r} is durable here, but its upload was parked; see"
                 " `cachestore queue` and `cachestore retry`"
             )
-            failed.receipt = receipt  # type: ignore[attr-defined]  # for whoever catches it
+            failed.receipt = receipt
             raise failed
 
     def _check_conditions(self, key: str, conditions: tuple[str | None, str | None]) -> None:

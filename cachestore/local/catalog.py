@@ -193,11 +193,12 @@ class Catalog:
 
         `obj`: what it said of the object's attributes, which may change without its bytes.
         """
-        sql, values = "validated = ?", (when,)
+        sql = "validated = ?"
+        values: tuple[object, ...] = (when,)
         if obj is not None:
             sql += ", content_type = ?, metadata = ?, cache_control = ?, modified = ?"
             text = json.dumps(dict(obj.metadata))
-            values += (obj.content_type, text, obj.cache_control, obj.modified)  # type: ignore[assignment]  # a tuple of another length
+            values += (obj.content_type, text, obj.cache_control, obj.modified)
         self._update(f"UPDATE entries SET {sql} WHERE key = ? AND file = ?", [(*values, key, file)])
 
     def set_ttl(self, key: str, ttl: float | None) -> None:

@@ -24,6 +24,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -213,7 +214,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         except SpoolError:
             for key in listed or ():
-                self._tried(lambda key=key: self.actor(who).delete(key))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+                self._tried(partial(self.actor(who).delete, key))
         assert listed is not None
         for key in listed:
             self._changed(key, None)
@@ -245,7 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
     def read_all(self, who: int) -> None:
         """All keys, so that copies are there to be wrong."""
         for key in self.keys:
-            self.expect(key, lambda key=key: self.actor(who).get(key), lambda data: data)  # type: ignore[misc]  # mypy cannot infer a lambda's default
+            self.expect(key, partial(self.actor(who).get, key), lambda data: data)
 
     @rule(who=ACTORS, which=INDEX, start=st.integers(0, 6000), length=st.integers(0, 6000))
     def read(self, who: int, which: int, start: int, length: int) -> None:
@@ -379,7 +380,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.flush(0)
             shutil.rmtree(self.root / "cache", ignore_errors=True)
             for key in self.keys:
-                self.expect(key, lambda key=key: self.actor(1).get(key), lambda data: data)  # type: ignore[misc]  # mypy cannot infer a lambda's default
+                self.expect(key, partial(self.actor(1).get, key), lambda data: data)
         finally:
             for actor in self._actors:
                 with contextlib.suppress(Exception):

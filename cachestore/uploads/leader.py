@@ -22,7 +22,7 @@ from cachestore.uploads.gate import Gate
 from cachestore.uploads.journal import Journal
 from cachestore.uploads.outcomes import Outcomes
 from cachestore.uploads.parts import Parts
-from cachestore.uploads.queue import Queue
+from cachestore.uploads.queue import Entry, Queue
 from cachestore.uploads.work import Work
 
 _SLICE = 0.0003
@@ -208,7 +208,7 @@ class Leader:
             self._trouble("an upload worker died and is replaced", error)
             self._wake.set()
 
-    def _put_back(self, entries: list) -> None:  # type: ignore[type-arg]
+    def _put_back(self, entries: list[Entry]) -> None:
         for entry in entries:
             self.queue.done(entry, due=self._parts.clock.monotonic() + 0.1)
 
