@@ -230,6 +230,25 @@ def replace_file(
         files.fsync_dir(path.parent)
 
 
+def unlink_unlocked(files: Files, path: Path) -> bool:
+    """Unlink a file that nobody holds locked; True when it is gone."""
+    try:
+        fd = files.open_read(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        if not files.try_lock(fd):
+            return False
+        files.unlink(path)
+        return True
+    except OSError:
+        return False
+    finally:
+        files.close(fd)
+
+
 def is_plain(path: str | Path) -> bool:
     """True for a regular file that is not a symbolic link."""
     try:

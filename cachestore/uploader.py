@@ -20,7 +20,6 @@ from cachestore.files import Files
 from cachestore.keys import Place
 from cachestore.local.forks import watch_forks
 from cachestore.local.spool import Spool
-from cachestore.local.spool_scan import read_steady
 from cachestore.local.tickets import Ticket
 from cachestore.model import FlushReport, PendingItem
 from cachestore.options import Options
@@ -175,7 +174,7 @@ class Uploader:
     def _look(self, place: Place, key: str, id: str) -> Outcome | None:
         """What the disk says of an operation; None while it is pending."""
         spool, changes = self._parts.spool, self._parts.changes
-        ticket = read_steady(spool, place)
+        ticket = spool.read(place)
         change = changes.newest(key, ticket)
         newest = ticket if change is None else change.ticket
         if newest is not None and newest.id == id:
@@ -196,7 +195,7 @@ class Uploader:
     def _withdraw(self, place: Place, id: str) -> Failed | None:
         """The leader, in another process, parked our conditional put: take it back."""
         spool = self._parts.spool
-        ticket = read_steady(spool, place)
+        ticket = spool.read(place)
         if ticket is None or ticket.id != id:
             return None
         etags = parse_condition(spool.state(ticket).parked)

@@ -190,6 +190,28 @@ def test_a_legacy_file_is_adopted_only_when_the_bucket_does_not_know_the_key(
             store.get("gone.txt")
 
 
+def test_a_file_whose_bytes_the_bucket_has_is_served_when_the_bucket_is_off(
+    moto_server: Any, tmp_path: Path
+) -> None:
+    """One that was there before us, and one of ours that was put again past the folder."""
+    remote = on_server(tmp_path, moto_server, moto_server.new_bucket())
+    local = make_options(tmp_path, mode="local", remote=remote.remote)
+    with store_of(local) as store:
+        store.put("ours.txt", b"same", content_type="text/x-new")
+    (tmp_path / "output" / "legacy.txt").write_bytes(b"legacy")
+    with store_of(remote) as store:
+        store.put("ours.txt", b"same", content_type="text/x-newer")
+        assert store.get("legacy.txt").read_bytes() == b"legacy"
+        assert store.flush(60).done
+        for key in ("ours.txt", "legacy.txt"):
+            store.invalidate(key)
+    with store_of(local) as store:
+        assert store.get("legacy.txt").read_bytes() == b"legacy"
+        assert store.get("ours.txt").read_bytes() == b"same"
+        assert store.head("ours.txt").content_type == "text/x-newer"
+        assert store.pending() == []
+
+
 def test_local_only_prefixes_never_leave(moto_server: Any, tmp_path: Path) -> None:
     remote = on_server(
         tmp_path, moto_server, moto_server.new_bucket(), local_only_prefixes=("samples/",)

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from cachestore.clock import Clock
 from cachestore.errors import CacheFull, CacheStoreError
-from cachestore.files import Files
+from cachestore.files import Files, unlink_unlocked
 from cachestore.keys import extension_of
 
 T = TypeVar("T")
@@ -88,26 +88,9 @@ class Bypass:
             held: list[tuple[Path, float]] = []
             while self._made and self._made[0][1] <= limit:
                 path, when = self._made.popleft()
-                if not self._removed(path):
+                if not unlink_unlocked(self._files, path):
                     held.append((path, when))
             self._made.extendleft(reversed(held))
-
-    def _removed(self, path: Path) -> bool:
-        try:
-            fd = self._files.open_read(path)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-        try:
-            if not self._files.try_lock(fd):
-                return False
-            self._files.unlink(path)
-        except OSError:
-            return False
-        finally:
-            self._files.close(fd)
-        return True
 
     def close(self) -> None:
         """Remove everything."""

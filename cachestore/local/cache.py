@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cachestore.clock import Clock
-from cachestore.files import Files, is_plain, is_real_folder
+from cachestore.files import Files, is_plain, is_real_folder, unlink_unlocked
 from cachestore.keys import Place, extension_of, place_of
 from cachestore.local.board import SHARDS, Board, boot_id
 from cachestore.local.catalog_rows import COPY_NAME, Row
@@ -240,21 +240,7 @@ class CacheFiles:
         """Unlink a file of ours that nobody has open under a lease; True when it is gone."""
         if not is_real_folder(path.parent):
             return not os.path.lexists(path)
-        try:
-            fd = self._files.open_read(path)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-        try:
-            if not self._files.try_lock(fd):
-                return False
-            self._files.unlink(path)
-            return True
-        except OSError:
-            return False
-        finally:
-            self._files.close(fd)
+        return unlink_unlocked(self._files, path)
 
     def remove_waiting(self) -> int:
         """Try again what could not be removed before; how many files went."""

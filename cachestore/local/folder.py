@@ -314,6 +314,19 @@ class LocalFolder(LocalFolderReader):
                 legacy = self._describing(legacy, there)
                 self._records.write(key, self._with(records, legacy))
 
+    def recognize(self, there: LocalFile, version: Record) -> bool:
+        """The remote got `version` another way, and the file here has the same bytes.
+
+        False if it is no longer the file that was compared.
+        """
+        with self._records.lock(key_digest(there.key)):
+            records = self._records.all_of(there.key)
+            if self._locate(there.key, records) != there:
+                return False
+            sent = self._describing(replace(version, state="sent"), there)
+            self._records.write(there.key, self._with(records, sent))
+            return True
+
     def remove_copy(self, key: str) -> None:
         """The key was deleted at the remote: its copy here goes, and its record after it."""
         with self._records.lock(key_digest(key)):

@@ -73,20 +73,6 @@ def state_stems(names: list[str]) -> set[str]:
     return {match[1] for name in names if (match := _STATE.fullmatch(name))}
 
 
-def read_steady(spool: SpoolReader, place: Place) -> Ticket | None:
-    """The pending operation of a key, never one that was acknowledged or replaced meanwhile.
-
-    A body that goes away while its ticket is looked at makes the ticket seem to have lost it;
-    the key's token tells that apart from a power cut. Raises `SpoolError`.
-    """
-    for _ in range(100):
-        token = spool.board.token(place.slot)
-        ticket = spool.read(place)
-        if spool.board.token(place.slot) == token:
-            return ticket
-    return ticket
-
-
 def scan_shard(spool: SpoolReader, shard: int) -> Iterator[Ticket | Unreadable]:
     """Every pending operation of a shard, of all remotes; needs no lock.
 
@@ -109,7 +95,7 @@ def scan_shard(spool: SpoolReader, shard: int) -> Iterator[Ticket | Unreadable]:
 def read_item(spool: SpoolReader, place: Place) -> Ticket | Unreadable | None:
     """What is pending at a place; None for nothing."""
     try:
-        return read_steady(spool, place)
+        return spool.read(place)
     except SpoolError as error:
         cause = error.__cause__
         reason = str(error if cause is None else cause) or type(cause).__name__

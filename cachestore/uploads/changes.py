@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable
@@ -96,8 +97,10 @@ class FolderChanges:
     def settle(self, ticket: Ticket, etag: str) -> None:
         """Make durable that nothing older in LOCAL_DIR is served once the ticket is gone."""
         key = ticket.key
-        if self._folder.record(key) is None and self._folder.locate(key) is None:
+        there = self._folder.locate(key)
+        if there is None and self._folder.record(key) is None:
             return
+        equal = there if there is not None and self._is_equal(there, ticket) else None
         place = self._spool.place(key)
         with self._spool.lock(place):
             pending = self._spool.read(place)
@@ -108,7 +111,33 @@ class FolderChanges:
             if ticket.operation == "delete":
                 self._folder.remove_copy(key)
             else:
-                self._folder.supersede(key, etag)
+                known = equal is not None and self._folder.recognize(
+                    equal, self._record(ticket, etag)
+                )
+                if not known:
+                    self._folder.supersede(key, etag)
+
+    def _is_equal(self, there: LocalFile, ticket: Ticket) -> bool:
+        """True if a file here has the bytes of a put that went another way."""
+        if ticket.operation == "delete" or there.size != ticket.size:
+            return False
+        with contextlib.suppress(OSError):  # then the remote has it
+            return self._hash(there) == ticket.sha256
+        return False
+
+    def _record(self, ticket: Ticket, etag: str) -> Record:
+        return Record(
+            key=ticket.key,
+            id=ticket.id,
+            operation="put",
+            remote_id=self._spool.remote_id,
+            time=ticket.time,
+            etag=etag,
+            sha256=ticket.sha256,
+            content_type=ticket.content_type,
+            metadata=ticket.metadata,
+            cache_control=ticket.cache_control,
+        )
 
     def sent(self, change: Change, etag: str) -> bool:
         """The remote has an unsent change; False if a newer one took its place."""

@@ -17,7 +17,6 @@ from cachestore.errors import (
 )
 from cachestore.events import log
 from cachestore.keys import Place
-from cachestore.local.spool_scan import read_steady
 from cachestore.local.tickets import Ticket, TicketState
 from cachestore.model import RemoteObject
 from cachestore.policy.upload import conditions, same_content, same_object
@@ -81,7 +80,7 @@ class Request:
         """False when a newer operation took the place of this one."""
         spool = self._parts.spool
         try:
-            ticket = read_steady(spool, job.place)
+            ticket = spool.read(job.place)
         except SpoolError:
             return True
         change = self._parts.changes.newest(job.ticket.key, ticket)

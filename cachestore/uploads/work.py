@@ -15,7 +15,6 @@ from cachestore.errors import (
     SpoolError,
 )
 from cachestore.events import log
-from cachestore.local.spool_scan import read_steady
 from cachestore.model import RemoteObject
 from cachestore.policy import retry
 from cachestore.policy.upload import condition_reason, is_ambiguous, kind_of, same_content
@@ -126,7 +125,7 @@ class Work:
         place = parts.spool.place(entry.key)
         token = parts.spool.board.token(place.slot)
         try:
-            ticket = read_steady(parts.spool, place)
+            ticket = parts.spool.read(place)
         except SpoolError as error:
             if isinstance(error.__cause__, OSError):
                 raise
