@@ -19,8 +19,8 @@ from cachestore.local.catalog_rows import Row
 from cachestore.local.folder_reader import LocalFile
 from cachestore.local.records import Record
 from cachestore.local.tickets import Ticket
-from cachestore.model import ObjectInfo
-from cachestore.policy.freshness import Freshness, Rules, decide, may_serve_on_error
+from cachestore.model import ObjectInfo, RemoteObject
+from cachestore.policy.freshness import Freshness, Rules, decide, may_serve_on_error, rules_for
 from cachestore.policy.newest import local_readable
 from cachestore.policy.verification import is_due
 
@@ -140,36 +140,33 @@ class Finder:
     def _found_row(self, row: Row, token: int, kind: Kind, expires: float) -> Found:
         return Found(self._core.cache.path(row), info_of_row(row), kind, token, expires)
 
-    def rules(self, row: Row | None) -> Rules:
+    def rules(self, row: Row) -> Rules:
         """The freshness rules for one copy."""
-        options = self._core.options
-        ttl = options.ttl if row is None or row.ttl is None else row.ttl
-        return Rules(
-            ttl=None if ttl == -1 else ttl,
-            stale_while_revalidate=options.stale_while_revalidate,
-            stale_if_error=options.stale_if_error,
-        )
+        return rules_for(row.key, row.ttl, self._core.options)
 
     def _expires(self, row: Row, validated: float) -> float:
-        ttl = self.rules(row).ttl
-        return FOREVER if ttl is None else validated + ttl
+        rules = self.rules(row)
+        return FOREVER if rules.ttl is None else validated + rules.ttl
 
-    def current(self, key: str) -> Row | None:
-        """The clean copy's row if it is fresh, without asking the remote."""
+    def copy(self, key: str, place: Place, token: int) -> tuple[Row | None, bool]:
+        """The clean copy's row, and whether it may stand for the remote's without asking first."""
         row = self._row(key)
-        if decide(row, self._core.clock.now(), self.rules(row)) is Freshness.FRESH:
-            return row
-        return None
+        if row is None:
+            return None, False
+        state = decide(row, self._core.clock.now(), self.rules(row))
+        if state is Freshness.STALE:
+            self._ask(row, place, token)
+        return row, state is not Freshness.EXPIRED
 
     def _clean(self, key: str, place: Place, token: int, max_age: float | None) -> Found | None:
         core = self._core
         row = self._row(key)
         if row is not None and not self._trusts(row):
             return None
+        if row is None:
+            return self._miss(key, place, token, None)
         now = core.clock.now()
         state = decide(row, now, self.rules(row), max_age=max_age)
-        if row is None or state is Freshness.MISS:
-            return self._miss(key, place, token, None)
         if state is Freshness.FRESH:
             expires = self._expires(row, row.validated)
             return self._found_row(row, token, "fresh", expires if max_age is None else now)
@@ -228,20 +225,56 @@ class Finder:
                 patience=0.0,
             )
         except NotFound:
-            core.events.emit(events.Revalidated(row.key, "gone"))
-            if core.board.token(place.slot) == token:
-                core.catalog.remove(row.key, row.file)
-                core.cache.discard([row])
+            self._lost(row, place, token)
             return "gone"
         if body is not None:
             with body:
                 pass
             core.events.emit(events.Revalidated(row.key, "changed"))
             return "changed"
+        self._same(row, place, token)
+        return "same"
+
+    def _same(self, row: Row, place: Place, token: int) -> None:
+        core = self._core
         core.events.emit(events.Revalidated(row.key, "same"))
         if core.board.token(place.slot) == token:
             core.catalog.validated(row.key, row.file, core.clock.now())
-        return "same"
+
+    def _lost(self, row: Row, place: Place, token: int) -> None:
+        core = self._core
+        core.events.emit(events.Revalidated(row.key, "gone"))
+        if core.board.token(place.slot) == token:
+            core.catalog.remove(row.key, row.file)
+            core.cache.discard([row])
+
+    def headed(self, row: Row, place: Place, token: int) -> RemoteObject | None:
+        """What the remote says of a key with an expired copy; None: the copy's facts stand.
+
+        Raises `NotFound`; and, where the copy may not stand for it, why there is no answer.
+        """
+        name = ("head", row.key, row.file, token)
+        future = self._core.asks.join(name, lambda: self._head(row, place, token))
+        try:
+            obj = future.result(self._core.options.revalidate_deadline)
+        except (FutureTimeout, RemoteError) as error:
+            self._on_error(row, token, error if isinstance(error, RemoteError) else None)
+            return None
+        return None if obj.etag == row.etag else obj
+
+    def _head(self, row: Row, place: Place, token: int) -> RemoteObject:
+        core = self._core
+        if core.remote is None:
+            raise RemoteUnavailable("the remote is switched off")
+        try:
+            timeout = max(5.0, core.options.revalidate_deadline)
+            obj = core.remote.head(row.key, timeout=timeout, patience=0.0)
+        except NotFound:
+            self._lost(row, place, token)
+            raise
+        if obj.etag == row.etag:
+            self._same(row, place, token)
+        return obj
 
     # -- the remote ----------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ class Janitor:
         options = self._options
         limit = self._clock.now() - options.unused_after
         gone = 0
-        while rows := self._catalog.unused_before(limit, ttl=options.ttl):
+        while rows := self._catalog.unused_before(limit, options):
             count = self._discard(rows, "age")
             gone += count
             if not count:

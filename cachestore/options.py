@@ -50,6 +50,8 @@ class Options:
     local_only_prefixes: tuple[str, ...] = ()
 
     ttl: float | None = 24 * 3600.0
+    ttl_by_prefix: tuple[tuple[str, float | None], ...] = ()
+    immutable_prefixes: tuple[str, ...] = ()
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 7 * 86400.0
     negative_ttl: float = 5.0
@@ -99,6 +101,9 @@ class Options:
             value = getattr(self, name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
                 raise ConfigError(f"{name} is {value}; it cannot be negative")
+        for prefix, ttl in self.ttl_by_prefix:
+            if ttl is not None and not ttl >= 0:
+                raise ConfigError(f"the ttl of {prefix} is {ttl} seconds; it cannot be negative")
         if not 0 <= self.cache_min_free < 1:
             raise ConfigError("cache_min_free is a share of the disk, at least 0 and below 1")
         if self.workers < 1:

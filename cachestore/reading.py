@@ -16,10 +16,12 @@ from cachestore.core import Core, info_of_remote, info_of_row, info_of_ticket
 from cachestore.errors import CacheStoreError, NotFound, RemoteUnavailable, SpoolError
 from cachestore.finding import Finder, Found
 from cachestore.keys import check_key
+from cachestore.local.catalog_rows import Row
 from cachestore.local.hot import HotEntry
 from cachestore.local.records import Record
 from cachestore.local.tickets import Ticket
 from cachestore.model import ObjectInfo, RemoteObject
+from cachestore.policy.freshness import rules_for
 from cachestore.policy.verification import may_be_hot
 
 _TRIES = 5
@@ -36,8 +38,8 @@ class Reader:
 
     def get(self, key: str, max_age: float | None = None) -> Path:
         """See `CacheStore.get`; the way for all that is not hot."""
-        if max_age is not None and max_age < 0:
-            raise ValueError(f"max_age is {max_age} seconds; it cannot be negative")
+        if max_age is not None and not max_age >= 0:
+            raise ValueError(f"max_age is {max_age} seconds; it must be 0 or more")
         key = check_key(key)
         for _ in range(_TRIES):
             found = self._finder.find(key, max_age)
@@ -234,12 +236,12 @@ class Reader:
             return info_of_ticket(newest)
         if isinstance(newest, Record) or core.is_local(key):
             return self._finder.find(key).info
-        row = self._finder.current(key)
-        if row is not None:
+        row, current = self._finder.copy(key, place, token)
+        if row is not None and current:
             return info_of_row(row)
-        return self._head_remote(key, token)
+        return self._head_remote(key, token, row)
 
-    def _head_remote(self, key: str, token: int) -> ObjectInfo:
+    def _head_remote(self, key: str, token: int, row: Row | None) -> ObjectInfo:
         core = self._core
         place = core.spool.place(key)
         known = core.facts.get(place, "head", "")
@@ -251,11 +253,18 @@ class Reader:
             raise RemoteUnavailable(f"{key!r} is not here, and the remote is switched off")
         core.warn_if_in_loop("a HEAD request")
         try:
-            obj = core.remote.head(key, timeout=core.options.miss_deadline)
+            if row is None:
+                obj = core.remote.head(key, timeout=core.options.miss_deadline)
+            else:
+                newer = self._finder.headed(row, place, token)
+                if newer is None:
+                    return info_of_row(row)
+                obj = newer
         except NotFound:
             core.facts.put(place, "absent", "", True, core.options.negative_ttl, token)
             return self._head_legacy(key, negative=False)
-        lasts = 86400.0 if core.options.ttl is None else core.options.ttl
+        ttl = rules_for(key, None, core.options).ttl
+        lasts = 86400.0 if ttl is None else ttl
         core.facts.put(place, "head", "", _plain(obj), lasts, token)
         return info_of_remote(obj, key)
 

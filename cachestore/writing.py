@@ -63,8 +63,8 @@ class Writer:
         attributes = make_attributes(guess_type(key), content_type, metadata, cache_control)
         if durability not in ("spooled", "remote"):
             raise ValueError(f"durability is 'spooled' or 'remote', not {durability!r}")
-        if ttl is not None and ttl < 0:
-            raise ValueError(f"ttl is {ttl} seconds; it cannot be negative")
+        if ttl is not None and not ttl >= 0:
+            raise ValueError(f"ttl is {ttl} seconds; it must be 0 or more, inf never expires")
         conditions = (if_match, if_none_match)
         if core.is_local(key):
             if conditions != (None, None):

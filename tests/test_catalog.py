@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cache_rig import HUGE, make_row, open_catalog
 from process_rig import finish, say, start
+from store_rig import make_options
 
 from cachestore.local.catalog import Catalog
-from cachestore.local.catalog_rows import NEVER, Row
+from cachestore.local.catalog_rows import Row
 from cachestore.local.evictors import Ordered
 from cachestore.model import RemoteObject
 from cachestore.policy.eviction import LeastRecentlyUsed, Need
+from cachestore.policy.freshness import rules_for
 
 LIMIT = 100_000
 
@@ -42,7 +45,7 @@ def keys(catalog: Catalog) -> list[str]:
 # -- rows -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ttl", [None, 0.0, 1.5, NEVER])
+@pytest.mark.parametrize("ttl", [None, 0.0, 1.5, inf])
 def test_a_row_comes_back_as_it_was(catalog: Catalog, ttl: float | None) -> None:
     row = make_row(
         "ü/a b.wav", ttl=ttl, inode=(1 << 64) - 5, mtime_ns=-1, metadata={"wer": "Jürgen\n"},
@@ -198,12 +201,12 @@ def test_a_policy_that_frees_too_little_evicts_nothing(tmp_path: Path) -> None:
 # -- pins -------------------------------------------------------------------------------------
 
 
-def test_pinned_copies_stay(catalog: Catalog) -> None:
+def test_pinned_copies_stay(catalog: Catalog, tmp_path: Path) -> None:
     add(catalog, "a", "b", "c")
     catalog.pin("a")
     done = catalog.admit(make_row("d"), max_bytes=3 * 4096)
     assert [row.key for row in done.evicted] == ["b"]
-    assert catalog.unused_before(HUGE)[0].key != "a"
+    assert catalog.unused_before(HUGE, make_options(tmp_path, ttl=0.0))[0].key != "a"
     assert "a" not in {row.key for row in catalog.worst(HUGE, 100)}
     assert catalog.totals()[2] == 1
 
@@ -241,20 +244,40 @@ def test_a_pin_that_came_meanwhile_is_respected(catalog: Catalog) -> None:
         (50.0, 200.0, 299.0, False),
         (50.0, 200.0, 300.0, True),
         (50.0, 0.0, 100.0, True),
-        (50.0, NEVER, 1e12, False),
+        (50.0, inf, 1e12, False),
         (None, None, 1e12, False),
         (None, 50.0, 150.0, True),
     ],
 )
 def test_unused_counts_from_the_last_read_or_validation(
-    catalog: Catalog, store: float | None, own: float | None, when: float, found: bool
-) -> None:
+    catalog: Catalog, tmp_path: Path, store: float | None, own: float | None, when: float,
+    found: bool,
+) -> None:  # fmt: skip
     read = make_row("read", used=100.0, validated=1.0, ttl=own)
     validated = make_row("validated", used=1.0, validated=100.0, ttl=own)
     for row in (read, validated):
         catalog.admit(row, max_bytes=HUGE)
-    keys = {row.key for row in catalog.unused_before(when, ttl=store)}
+    keys = {row.key for row in catalog.unused_before(when, make_options(tmp_path, ttl=store))}
     assert keys == ({"read", "validated"} if found else set())
+
+
+def test_unused_knows_the_ttls_of_prefixes(catalog: Catalog, tmp_path: Path) -> None:
+    options = make_options(
+        tmp_path, ttl=50.0, immutable_prefixes=("a/fixed/",),
+        ttl_by_prefix=(("a/", 10.0), ("a/b/", 20.0), ("n%/", None)),
+    )  # fmt: skip
+    own = {"a/own": 5.0, "a/fixed/own": 5.0}
+    for key in ("a/x", "a/b/x", "a/own", "a/fixed/x", "a/fixed/own", "n%/x", "n/x"):
+        catalog.admit(make_row(key, used=1.0, validated=1.0, ttl=own.get(key)), max_bytes=HUGE)
+    gone: dict[str, float] = {}
+    for when in (5.0, 6.0, 11.0, 21.0, 51.0, 1e12):
+        for row in catalog.unused_before(when, options):
+            gone.setdefault(row.key, when)
+    assert gone == {"a/own": 6.0, "a/x": 11.0, "a/b/x": 21.0, "n/x": 51.0}
+    for row in catalog.rows():
+        rules = rules_for(row.key, row.ttl, options)
+        assert (rules.ttl is None) == (row.key not in gone), "the same as when it is served"
+        assert rules.ttl is None or gone[row.key] == 1.0 + rules.ttl
 
 
 def test_only_unsynced_copies_of_another_boot_need_verification(catalog: Catalog) -> None:

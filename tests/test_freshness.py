@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from store_rig import make_options, store_of, until
 
 from cachestore.errors import NotFound, RemoteUnavailable
 from cachestore.events import Absent, Event, Hit, Revalidated
-from cachestore.policy.freshness import Freshness, Rules, age_of, decide, may_serve_on_error
+from cachestore.policy.freshness import (
+    Freshness,
+    Rules,
+    age_of,
+    decide,
+    may_serve_on_error,
+    rules_for,
+)
 from cachestore.remote.memory import MemoryRemote
 from cachestore.store import CacheStore
 from cachestore.testing.clock import FakeClock
@@ -97,6 +105,39 @@ def test_what_is_served_while_the_remote_is_down(
     age: float, ttl: float | None, behind: float, on_error: float, served: bool
 ) -> None:
     assert may_serve_on_error(copy(age), NOW, Rules(ttl, behind, on_error)) is served
+
+
+@pytest.mark.parametrize(
+    ("key", "own", "ttl"),
+    [
+        ("other", None, 50.0),
+        ("other", 7.0, 7.0),
+        ("a/x", None, 10.0),
+        ("a/x", 7.0, 7.0),
+        ("a/b/x", None, 20.0),
+        ("a", None, 50.0),
+        ("never/x", None, None),
+        ("never/x", 7.0, 7.0),
+        ("other", float("inf"), None),
+        ("a/fixed/x", None, None),
+        ("a/fixed/x", 7.0, None),
+    ],
+)
+def test_whose_ttl_counts(tmp_path: Path, key: str, own: float | None, ttl: float | None) -> None:
+    options = make_options(
+        tmp_path, ttl=50.0, immutable_prefixes=("a/fixed/",),
+        ttl_by_prefix=(("a/", 10.0), ("a/b/", 20.0), ("never/", None)),
+    )  # fmt: skip
+    rules = rules_for(key, own, options)
+    assert (rules.ttl, rules.immutable) == (ttl, key.startswith("a/fixed/"))
+    everything = replace(options, immutable_prefixes=("",))
+    assert rules_for(key, own, everything).immutable
+
+
+def test_what_is_immutable_is_never_asked_about() -> None:
+    rules = Rules(None, 0.0, 0.0, immutable=True)
+    assert decide(copy(1e12), NOW, rules, max_age=0.0) is FRESH
+    assert decide(copy(-1e12), NOW, rules) is FRESH
 
 
 # -- in a store -------------------------------------------------------------------------------
@@ -217,6 +258,95 @@ def test_max_age_only_makes_it_stricter(shop: Shop) -> None:
     assert shop.get() == b"two"
     with pytest.raises(ValueError):
         shop.get(max_age=-1)
+
+
+@with_options(ttl=100.0, immutable_prefixes=(KEY,))
+def test_a_copy_below_an_immutable_prefix_is_never_asked_about(shop: Shop) -> None:
+    shop.get()
+    upload(shop.memory, KEY, b"two")
+    shop.asked()
+    shop.clock.advance(1e9)
+    assert shop.get() == shop.get(max_age=0) == b"one"
+    assert shop.store.head(KEY).size == 3
+    assert shop.asked() == 0
+
+
+@with_options(ttl=1000.0, ttl_by_prefix=((KEY, 100.0),))
+def test_a_prefix_has_a_ttl_of_its_own(shop: Shop) -> None:
+    shop.get()
+    shop.asked()
+    shop.clock.advance(100.0)
+    shop.get()
+    assert shop.asked() == 1
+    shop.store.core.options = replace(shop.store.core.options, ttl_by_prefix=())
+    shop.store.core.hot.clear()
+    shop.clock.advance(999.0)
+    shop.get()
+    assert shop.asked() == 0
+
+
+# -- what is known of an expired copy ----------------------------------------------------------
+
+
+@with_options(ttl=100.0)
+def test_a_head_makes_an_expired_copy_fresh_again(shop: Shop) -> None:
+    shop.get()
+    shop.clock.advance(100.0)
+    shop.asked()
+    assert shop.store.head(KEY).storage == "cached"
+    assert dict(shop.remote.calls) == {"head": 1}
+    shop.clock.advance(99.0)
+    assert shop.get() == b"one"
+    assert shop.asked() == 1
+
+
+@with_options(ttl=100.0)
+def test_a_head_sees_what_became_of_an_expired_copy(shop: Shop) -> None:
+    shop.get()
+    upload(shop.memory, KEY, b"longer")
+    shop.clock.advance(100.0)
+    info = shop.store.head(KEY)
+    assert (info.size, info.storage) == (6, "remote")
+    assert shop.get() == b"longer"
+    shop.memory.delete(KEY)
+    shop.clock.advance(100.0)
+    assert not shop.store.exists(KEY)
+    assert shop.store.core.catalog.get(KEY) is None
+
+
+@with_options(ttl=100.0, stale_if_error=50.0)
+def test_a_head_is_answered_from_the_copy_while_the_remote_is_down(shop: Shop) -> None:
+    shop.get()
+    shop.faults.down()
+    shop.clock.advance(149.0)
+    assert shop.store.head(KEY).size == 3
+    shop.clock.advance(1.0)
+    with pytest.raises(RemoteUnavailable):
+        shop.store.head(KEY)
+
+
+@with_options(ttl=100.0, stale_while_revalidate=50.0)
+def test_a_head_of_a_stale_copy_asks_behind(shop: Shop) -> None:
+    shop.get()
+    shop.clock.advance(120.0)
+    shop.asked()
+    assert shop.store.head(KEY).size == 3
+    until(lambda: _fresh(shop))
+    assert shop.remote.calls["head"] == 0
+
+
+@with_options(ttl=100.0, revalidate_deadline=0.2)
+def test_a_hanging_remote_delays_a_head_by_no_more_than_the_deadline(shop: Shop) -> None:
+    shop.get()
+    shop.clock.advance(100.0)
+    hangs, inner = threading.Event(), shop.memory.head
+    shop.memory.head = lambda key, **options: hangs.wait(60) and inner(key, **options)  # type: ignore[method-assign,assignment,return-value]
+    try:
+        start = time.monotonic()
+        assert shop.store.exists(KEY)
+        assert 0.2 <= time.monotonic() - start < 30
+    finally:
+        hangs.set()
 
 
 @with_options(ttl=1e6, cache_max_bytes=4096)

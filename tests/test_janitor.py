@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from store_rig import make_options, store_of, until
 
 from cachestore.events import Evicted, Hit, Trouble
 from cachestore.files import Files
-from cachestore.local.catalog_rows import NEVER, Row
+from cachestore.local.catalog_rows import Row
 from cachestore.local.hot import HotEntry
 from cachestore.remote.memory import MemoryRemote
 from cachestore.testing.contract_tools import put as upload
@@ -62,7 +63,7 @@ def test_what_nobody_read_for_ttl_and_a_week_goes(
     rig.add("pinned")
     rig.catalog.pin("pinned")
     rig.add("own ttl", ttl=3 * DAY)
-    rig.add("for ever", ttl=NEVER)
+    rig.add("for ever", ttl=inf)
     rig.clock.advance(8 * DAY - 1)
     assert rig.janitor.run_once() == NOTHING
     rig.janitor.touched("read")

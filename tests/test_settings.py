@@ -49,6 +49,7 @@ def test_every_name_works_bare_and_with_the_prefix(place: Place, setting: Any, p
     texts = {"true, false": "true", "bytes": "6MiB", "seconds": "9", "share": "7%", "number": "3"}
     texts |= {"eu, fedramp, us, none": "eu", "block, through, raise": "raise", "hours": "5"}
     texts |= {"never, sample, always": "always", "hz, lru": "lru", "time, object, bytes": "bytes"}
+    texts |= {"hours by prefix": "a/=5, b/=none"}
     text = texts.get(setting.kind.unit, "x")
     if setting.default is True:
         text = "off"

@@ -17,7 +17,7 @@ from cachestore.files import Files
 from cachestore.local.admitting import admit
 from cachestore.local.board import boot_id
 from cachestore.local.catalog_files import CatalogFiles, Unavailable, is_passing
-from cachestore.local.catalog_rows import NEVER, Admission, Limits, Row
+from cachestore.local.catalog_rows import Admission, Limits, Row
 from cachestore.local.catalog_schema import (
     ALL,
     delete,
@@ -28,7 +28,9 @@ from cachestore.local.catalog_schema import (
     totals,
 )
 from cachestore.local.evictors import Evictor, Ordered
+from cachestore.local.expiry import unused_before
 from cachestore.model import RemoteObject
+from cachestore.options import Options
 from cachestore.policy.eviction import Need
 
 T = TypeVar("T")
@@ -202,7 +204,7 @@ class Catalog:
         self._update(f"UPDATE entries SET {sql} WHERE key = ? AND file = ?", [(*values, key, file)])
 
     def set_ttl(self, key: str, ttl: float | None) -> None:
-        """Seconds that the key's copy is fresh: None for the store's, `NEVER` for ever."""
+        """Seconds that the key's copy is fresh: None for the store's."""
         self._update("UPDATE entries SET ttl = ? WHERE key = ?", [(ttl, key)])
 
     def needs_verification(self, row: Row) -> bool:
@@ -242,19 +244,13 @@ class Catalog:
             (self._boot, before, limit),
         )
 
-    def unused_before(
-        self, when: float, limit: int = _BATCH, *, ttl: float | None = 0.0
-    ) -> list[Row]:
+    def unused_before(self, when: float, options: Options, limit: int = _BATCH) -> list[Row]:
         """Unpinned copies whose TTL was over at `when`, counted from the last read or validation.
 
-        `ttl`: the store's, for copies that have none of their own (None: they never expire).
+        At most `limit` of them, longest unread first.
         """
-        own = "max(used, validated) + coalesce(ttl, ?) <= ? AND coalesce(ttl, ?) != ?"
-        store = NEVER if ttl is None else ttl
-        return self._select(
-            f"pinned = 0 AND used <= ? AND {own} ORDER BY used LIMIT ?",
-            (when, store, when, store, NEVER, limit),
-        )
+        condition, values = unused_before(when, options)
+        return self._select(f"{condition} ORDER BY used LIMIT ?", (*values, limit))
 
     def worst(self, need: int, surplus: int) -> list[Row]:
         """What would be evicted so that `need` bytes and `surplus` rows go; maybe less."""

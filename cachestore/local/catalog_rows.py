@@ -11,9 +11,6 @@ from typing import Any
 
 from cachestore.local.board import boot_id
 
-NEVER = -1.0
-"""The TTL of a copy that never expires."""
-
 COPY_NAME = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}(\.[A-Za-z0-9]{1,16})?")
 """As `CacheFiles.new_name` makes it: its only dot begins the key's own extension."""
 
@@ -46,7 +43,7 @@ class Row:
     """A clean copy. `file` is relative to the remote's cache folder.
 
     `allocated`: bytes on disk. `modified`: the remote's time. `validated`: when the remote last
-    said that it is current. `ttl`: seconds, None for the store's, `NEVER` for never expiring.
+    said that it is current. `ttl`: seconds, None for the store's.
     `durable`: synced to disk. `used`: wall seconds of the last read. `boot`: the machine's run in
     which it was written.
     """

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from typing import Protocol
+
+from cachestore.options import Options
 
 _SKEW = 60.0
 
@@ -27,17 +30,37 @@ class Freshness(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Seconds. `ttl`: None never expires, 0 asks every time."""
+    """Seconds. `ttl`: None never expires, 0 asks every time. `immutable`: nothing ever does."""
 
     ttl: float | None
     stale_while_revalidate: float
     stale_if_error: float
+    immutable: bool = False
+
+
+def rules_for(key: str, own_ttl: float | None, options: Options) -> Rules:
+    """The rules for a key; `own_ttl` is what its put said, None for nothing.
+
+    An immutable prefix comes first, then the put, then the longest prefix with a TTL, then the
+    store.
+    """
+    immutable = key.startswith(options.immutable_prefixes)
+    ttl = options.ttl
+    if own_ttl is not None:
+        ttl = own_ttl
+    else:
+        fitting = [each for each in options.ttl_by_prefix if key.startswith(each[0])]
+        if fitting:
+            ttl = max(fitting, key=lambda each: len(each[0]))[1]
+    if immutable or ttl == inf:
+        ttl = None
+    return Rules(ttl, options.stale_while_revalidate, options.stale_if_error, immutable)
 
 
 def age_of(copy: Copy, now: float) -> float:
     """Seconds since the last validation; infinite when that lies in the future (a clock jumped)."""
     age = now - copy.validated
-    return float("inf") if age < -_SKEW else max(0.0, age)
+    return inf if age < -_SKEW else max(0.0, age)
 
 
 def decide(
@@ -46,6 +69,8 @@ def decide(
     """What to do with a copy at `now`; `max_age` (seconds) only makes it stricter."""
     if copy is None:
         return Freshness.MISS
+    if rules.immutable:
+        return Freshness.FRESH
     age = age_of(copy, now)
     if max_age is not None and age >= max_age:
         return Freshness.EXPIRED
@@ -63,6 +88,6 @@ def may_serve_on_error(copy: Copy, now: float, rules: Rules) -> bool:
     if rules.ttl is None:
         return True
     age = age_of(copy, now)
-    if age == float("inf"):
+    if age == inf:
         age = 0.0  # the clock went back: how old it is cannot be known, and it is better than none
     return age < rules.ttl + max(rules.stale_if_error, rules.stale_while_revalidate)

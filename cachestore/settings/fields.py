@@ -21,6 +21,7 @@ from cachestore.settings.kinds import (
     MaybeSwitch,
     PartSize,
     Prefixes,
+    PrefixHours,
     Pressure,
     Seconds,
     Secret,
@@ -147,6 +148,24 @@ class Fields(BaseSettings):
             group="How long copies are served",
         ),
     ] = 24.0
+    cache_ttl_by_prefix: Annotated[
+        PrefixHours,
+        Spec(
+            "Other times for keys that begin with a prefix, the longest one that fits, such as"
+            " `segments/=6, renders/=30m`. What a put says comes first",
+            live=True,
+            option="ttl_by_prefix",
+        ),
+    ] = ()
+    cache_immutable_prefixes: Annotated[
+        Prefixes,
+        Spec(
+            "Keys that begin with one of these never change once written: their copies are never"
+            " asked about, whatever else is said",
+            live=True,
+            option="immutable_prefixes",
+        ),
+    ] = ()
     cache_stale_while_revalidate: Annotated[
         Seconds,
         Spec(

@@ -39,6 +39,9 @@ WORKERS = Kind("number", units.at_least(units.parse_count, 1, "1"), units.show_t
 FOLDER = Kind("folder", units.parse_folder, units.show_text, open=False)
 FILE = Kind("file", units.parse_folder, units.show_text, open=False)
 PREFIXES = Kind("prefixes", units.parse_prefixes, units.show_text, open=False)
+PREFIX_HOURS = Kind(
+    "hours by prefix", units.parse_prefix_hours, units.show_prefix_hours, scale=3600.0, open=False
+)
 TEXT = Kind("text", units.parse_text, units.show_text, open=False)
 # Its parts are checked where the endpoint is put together; only then is the account id known.
 ENDPOINT = Kind("URL", units.parse_endpoint, units.show_text, open=False)
@@ -85,6 +88,7 @@ AtLeastOne = Annotated[int, _before(WORKERS), WORKERS]
 Folder = Annotated[Path, _before(FOLDER), FOLDER]
 MaybeFile = Annotated[Path | None, _maybe(FILE), FILE]
 Prefixes = Annotated[tuple[str, ...], _before(PREFIXES), PREFIXES]
+PrefixHours = Annotated[tuple[tuple[str, float | None], ...], _before(PREFIX_HOURS), PREFIX_HOURS]
 Text = Annotated[str | None, _maybe(TEXT), TEXT]
 EndpointText = Annotated[str | None, _maybe(ENDPOINT), ENDPOINT]
 Url = Annotated[str | None, _maybe(URL), URL]

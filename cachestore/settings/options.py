@@ -151,6 +151,8 @@ def _check_folders(fields: Fields) -> None:
 def _plain(value: Any, scale: float | None) -> Any:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, tuple) and scale is not None:
+        return tuple((prefix, _plain(each, scale)) for prefix, each in value)
     if scale is None or value is None or scale == 1:
         return value
     return value * scale

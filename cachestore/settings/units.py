@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -223,6 +223,30 @@ def parse_prefixes(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def parse_prefix_hours(value: Any) -> tuple[tuple[str, float | None], ...]:
+    """Hours by key prefix: `segments/=6, renders/=30m, samples/=none`, or a mapping."""
+    expected = "expected prefixes with hours, such as segments/=6, renders/=30m, samples/=none"
+    pairs: Any = value
+    if isinstance(value, str):
+        parts = [part.rpartition("=") for part in value.split(",") if part.strip()]
+        if not all(equals for _, equals, _ in parts):
+            raise ValueError(expected)
+        pairs = [(prefix, hours) for prefix, _, hours in parts]
+    elif isinstance(value, Mapping):
+        pairs = list(value.items())
+    if not isinstance(pairs, (list, tuple)) or not all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
+    ):
+        raise ValueError(expected)
+    found: dict[str, float | None] = {}
+    for prefix, hours in pairs:
+        names = parse_prefixes([prefix])
+        if not names or names[0] in found:
+            raise ValueError(f"{expected}; each prefix once")
+        found[names[0]] = parse_hours(hours)
+    return tuple(found.items())
+
+
 # -- how values are shown ------------------------------------------------------------------------
 
 
@@ -245,6 +269,11 @@ def show_seconds(value: float) -> str:
 def show_hours(value: float | None) -> str:
     """Hours, or `none`."""
     return "none" if value is None else f"{value:g}"
+
+
+def show_prefix_hours(value: tuple[tuple[str, float | None], ...]) -> str:
+    """As it is written."""
+    return ", ".join(f"{prefix}={show_hours(hours)}" for prefix, hours in value)
 
 
 def show_share(value: float) -> str:
