@@ -286,9 +286,10 @@ def killed(options: Path, run: int, model: dict[str, set[bytes | None]]) -> None
         assert child.stdout is not None
         lines = [child.stdout.readline() for _ in range(2 * random.Random(run).randint(2, 14) + 1)]
         os.kill(child.pid, signal.SIGKILL)
-        lines += child.stdout.read().splitlines()
+        lines += child.stdout.read().splitlines(keepends=True)
     tried: bytes | None = None
     for line in lines:
+        assert line.startswith(("try ", "done ")), "".join(lines)
         word, key, *data = line.split()
         if word == "try":
             tried = None if data == ["-"] else " ".join(data).encode()

@@ -257,6 +257,37 @@ def test_a_put_of_a_dead_process_is_found_where_it_was_staged(tmp_path: Path) ->
         assert (tmp_path / "output" / KEY).read_bytes() == b"the next"
 
 
+@pytest.mark.parametrize("recognized", [False, True], ids=["sent", "sent again past the folder"])
+@pytest.mark.parametrize("deleting", ["local", "remote"])
+def test_a_delete_after_a_put_that_died_brings_no_older_version_back(
+    tmp_path: Path, deleting: str, recognized: bool
+) -> None:
+    """The older version still lies under the key's own name, as somebody's file might."""
+    bucket, files = MemoryRemote(), Faulty()
+    with local(tmp_path, files) as store:
+        store.put(KEY, OLD)
+        files.arm(_position(tmp_path, "rename", 2), None)
+        with pytest.raises(Died):
+            _put(store)
+        files.disarm()
+    with remote(tmp_path, bucket) as store:
+        assert store.flush(30).done
+        if recognized:
+            _put(store)
+            assert store.flush(30).done
+        assert look(store, KEY) == NEW
+    with local(tmp_path) if deleting == "local" else remote(tmp_path, bucket) as store:
+        store.delete(KEY)
+        assert look(store, KEY) is None
+    with remote(tmp_path, bucket) as store:
+        assert store.flush(30).done
+        assert content(bucket) == {}
+        assert look(store, KEY) is None
+        assert names(tmp_path) == set()
+    with local(tmp_path) as store:
+        assert look(store, KEY) is None
+
+
 def _position(root: Path, name: str, which: int) -> int:
     """At which call of an overwriting put `name` comes for the `which`th time."""
     files = Faulty()

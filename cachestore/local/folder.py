@@ -242,7 +242,7 @@ class LocalFolder(LocalFolderReader):
 
     def _publish_delete(self, key: str, id_: str, replaces: str | None) -> None:
         before, junk = self._records.replaceable(key)
-        there = self._locate(key, before)
+        there = self._arrived(key, before)
         record = Record(
             key=key, id=id_, operation="delete", remote_id=self.remote_id,
             time=self._clock.now(), replaces=replaces,
@@ -258,6 +258,21 @@ class LocalFolder(LocalFolderReader):
                 self._records.take_back(key, before, junk)
             raise
         self._remove_old(self._own(before), keep="")
+
+    def _arrived(self, key: str, records: dict[str, Record]) -> LocalFile | None:
+        """The key's file, after a killed put was ended: else an older one in its place, which no
+        record describes, would be taken for somebody's own once the record is gone.
+        """
+        there = self._locate(key, records)
+        record = None if there is None else there.record
+        if there is None or record is None or self._name(there.path) != record.staged:
+            return there
+        older = self._plain(key, target := self.root / record.file, None)
+        if older is None or self._is_anothers(older, records):
+            return there
+        self._files.rename(there.path, target)
+        self._files.fsync_dir(target.parent)
+        return replace(there, path=target)
 
     def _describing(self, record: Record, there: LocalFile) -> Record:
         return replace(
@@ -323,6 +338,7 @@ class LocalFolder(LocalFolderReader):
             records = self._records.all_of(there.key)
             if self._locate(there.key, records) != there:
                 return False
+            there = self._arrived(there.key, records) or there
             sent = self._describing(replace(version, state="sent"), there)
             self._records.write(there.key, self._with(records, sent))
             return True
@@ -331,7 +347,7 @@ class LocalFolder(LocalFolderReader):
         """The key was deleted at the remote: its copy here goes, and its record after it."""
         with self._records.lock(key_digest(key)):
             records = self._records.all_of(key)
-            record, there = self._own(records), self._locate(key, records)
+            record, there = self._own(records), self._arrived(key, records)
             if there is not None:
                 self._remove_durably(there.path, there)
             elif record is not None and record.file:
