@@ -20,6 +20,7 @@ _HOME = {
     "PendingItem": "cachestore.model",
     "PresignedUpload": "cachestore.model",
     "FlushReport": "cachestore.model",
+    "Tally": "cachestore.model",
 }
 _ERRORS = (
     "CacheFull",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from cachestore.model import ObjectInfo as ObjectInfo
     from cachestore.model import PendingItem as PendingItem
     from cachestore.model import PresignedUpload as PresignedUpload
+    from cachestore.model import Tally as Tally
     from cachestore.open import open_async_store as open_async_store
     from cachestore.open import open_store as open_store
     from cachestore.receipts import Receipt as Receipt

@@ -17,7 +17,7 @@ from cachestore.events import Event
 from cachestore.flight import Pool
 from cachestore.keys import check_key
 from cachestore.listing import Item
-from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload
+from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
 from cachestore.options import Options
 from cachestore.receipts import Receipt, State
 from cachestore.stats import Counts
@@ -175,6 +175,9 @@ class AsyncCacheStore:
 
     async def stats(self) -> Counts:
         return await self._run(self.sync.stats)
+
+    async def history(self, days: int = 30) -> builtins.list[Tally]:
+        return await self._run(lambda: self.sync.history(days))
 
     async def health(self) -> dict[str, Any]:
         return await self._run(self.sync.health)

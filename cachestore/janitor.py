@@ -19,6 +19,7 @@ from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
 from cachestore.local.spool import Spool
 from cachestore.local.spool_scan import recount_shard, tidy_shard
+from cachestore.local.tallies import Tallies
 from cachestore.locks import ForkLock
 from cachestore.options import Options
 
@@ -41,6 +42,7 @@ class Janitor:
         clock: Clock,
         events: Events,
         options: Options,
+        tallies: Tallies,
         folder: LocalFolder | None = None,
     ) -> None:
         self._spool = spool
@@ -51,6 +53,7 @@ class Janitor:
         self._clock = clock
         self._events = events
         self._options = options
+        self._tallies = tallies
         self._folder = folder
         self._reads: dict[str, tuple[int, float]] = {}
         self._lock = ForkLock()
@@ -68,7 +71,7 @@ class Janitor:
         self.start()
 
     def flush_hits(self) -> None:
-        """Turn counted hot hits into events, and all reads into one batch for the catalog."""
+        """Turn counted hot hits into events; write all reads, and sums by day, in batches."""
         now = self._clock.now()
         with self._lock:
             reads, self._reads = self._reads, {}
@@ -79,6 +82,9 @@ class Janitor:
         if reads:
             self._catalog.touch(reads)
             self._catalog.tend(self._breathe)
+        sums = self._tallies.drain()
+        if sums and not self._catalog.tally(sums):
+            self._tallies.put_back(sums)
 
     # -- the thread ------------------------------------------------------------------------------
 

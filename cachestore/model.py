@@ -116,3 +116,18 @@ class Prefix:
     """A common prefix in a listing with a delimiter; `key` ends with it."""
 
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What happened on one day (UTC, as 2026-01-31) to keys whose first segment is `prefix`.
+
+    `what`: where reads were answered from (cache, spool, local, remote), or why copies left
+    (`evicted: space` and the like). `bytes`: of all `count` reads or copies together.
+    """
+
+    day: str
+    prefix: str
+    what: str
+    count: int
+    bytes: int

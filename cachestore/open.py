@@ -31,6 +31,7 @@ from cachestore.local.hot import HotMap
 from cachestore.local.last_remote import last_remote, remember_remote
 from cachestore.local.pending_index import PendingIndex
 from cachestore.local.spool import Spool
+from cachestore.local.tallies import Tallies
 from cachestore.options import Options
 from cachestore.remote.base import RemoteStore
 from cachestore.remote.breaker import GuardedRemote
@@ -108,8 +109,9 @@ def assemble(
     remote = remote or _remote(options)
     _make_folders(files, options)
     remote_id = _remote_id(files, options, remote)
-    stats = Stats()
+    stats, tallies = Stats(), Tallies(clock)
     events.subscribe(stats.take)
+    events.subscribe(tallies.take)
     board = Board(options.spool_dir, files)
     spool = Spool(options.spool_dir, remote_id, files, board, options.lock_timeout)
     root = options.cache_dir / (remote_id or "local")
@@ -128,7 +130,7 @@ def assemble(
     )  # fmt: skip
     janitor = Janitor(
         spool=spool, catalog=catalog, cache=cache, hot=hot, files=files, clock=clock,
-        events=events, options=options, folder=folder,
+        events=events, options=options, tallies=tallies, folder=folder,
     )  # fmt: skip
     downloader = Downloader(
         guarded, spool=spool, catalog=catalog, cache=cache, events=events, clock=clock,

@@ -18,7 +18,7 @@ from cachestore.finding import Finder
 from cachestore.following import Follow
 from cachestore.keys import check_key, check_prefix
 from cachestore.listing import Item, Lister
-from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload
+from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
 from cachestore.options import Options
 from cachestore.presigning import Presigner
 from cachestore.reading import Reader
@@ -271,6 +271,15 @@ class CacheStore:
         self._core.janitor.flush_hits()
         return self._core.stats.snapshot()
 
+    def history(self, days: int = 30) -> builtins.list[Tally]:
+        """Where reads were answered from, and what left the cache, by day and first segment.
+
+        Of all processes, for the last `days` days with any; kept for 90 days in the cache.
+        """
+        self._core.check_open()
+        self._core.janitor.flush_hits()
+        return self._core.catalog.tallies(days)
+
     def health(self) -> dict[str, Any]:
         """State for people and probes: mode, reason, folders, remote, queue, cache, alerts."""
         self._core.check_open()
@@ -336,8 +345,8 @@ def _shut(core: Core, downloader: Downloader, *, drain: float) -> None:
     if drain > 0 and core.remote is not None and core.uploader.started:
         core.uploader.flush(drain)
     core.closed = True
+    core.janitor.close()  # counts what the hot map counted
     core.hot.clear()
-    core.janitor.close()
     core.uploader.stop(2.0)
     core.downloads.close()
     core.asks.close()

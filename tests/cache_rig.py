@@ -19,6 +19,7 @@ from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
 from cachestore.local.hot import HotMap
+from cachestore.local.tallies import Tallies
 from cachestore.testing.clock import FakeClock
 
 HUGE = 1 << 50
@@ -61,9 +62,12 @@ class CacheRig:
         self.catalog = open_catalog(self.root / "catalog", self.said, clock=self.clock)
         self.cache = CacheFiles(self.root, REMOTE, self.files, self.board, self.clock, self.options)
         self.hot = HotMap(self.board, self.clock.now)
+        self.tallies = Tallies(self.clock)
+        self.events.subscribe(self.tallies.take)
         self.janitor = Janitor(
             spool=self.spool, catalog=self.catalog, cache=self.cache, hot=self.hot,
             files=self.files, clock=self.clock, events=self.events, options=self.options,
+            tallies=self.tallies,
         )  # fmt: skip
 
     def place(self, key: str) -> Place:

@@ -54,6 +54,9 @@ def test_the_same_on_a_server(cli: Cli, moto_server: Any) -> None:
     health = cli.json("stats")
     assert health["mode"] == "remote"
     assert health["pending"]["count"] == 0
+    [day] = health["history"]["by_day"]
+    assert (day["reads"], day["hit_rate"]) == (1, 1.0)
+    assert "by prefix" in cli("stats", "--days", "1").stdout
     assert cli.json("fsck")["findings"] == []
     cli("clean")
     assert cli.json("rm", "-r", "c/") == {"deleted": 1}

@@ -18,6 +18,7 @@ from cachestore.cli.output import (
     table,
     telling,
 )
+from cachestore.cli.rates import summary, tables
 from cachestore.cli.stores import opened
 from cachestore.model import PendingItem
 
@@ -81,12 +82,16 @@ def retry(
             out.print(f"{count} made due")
 
 
-def stats(context: typer.Context, as_json: Json = False) -> None:
-    """Show the store as it is on disk: mode, cache, pending work, uploader, alerts."""
+def stats(
+    context: typer.Context,
+    days: Annotated[int, typer.Option(min=1, help="Hit rates of so many days.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """Show the store as it is on disk, and the hit rates of the last days."""
     with telling(as_json), opened(context) as store:
-        health = store.health()
+        health, history = store.health(), store.history(days)
         if as_json:
-            show_json(health)
+            show_json({**health, "history": summary(history)})
             return
         cache, pending = health["cache"], health["pending"]
         made = table("", "")
@@ -108,6 +113,9 @@ def stats(context: typer.Context, as_json: Json = False) -> None:
         for alert in health["alerts"]:
             made.add_row("alert", alert)
         out.print(made)
+        for each in tables(history):
+            out.print()
+            out.print(each)
 
 
 def clean(context: typer.Context, as_json: Json = False) -> None:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from cachestore.clock import Clock
 from cachestore.files import Files
+from cachestore.local import tallies
 from cachestore.local.admitting import admit
 from cachestore.local.board import boot_id
 from cachestore.local.catalog_files import CatalogFiles, Unavailable, is_passing
@@ -29,7 +30,7 @@ from cachestore.local.catalog_schema import (
 )
 from cachestore.local.evictors import Evictor, Ordered
 from cachestore.local.expiry import unused_before
-from cachestore.model import RemoteObject
+from cachestore.model import RemoteObject, Tally
 from cachestore.options import Options
 from cachestore.policy.eviction import Need
 
@@ -203,10 +204,6 @@ class Catalog:
             values += (obj.content_type, text, obj.cache_control, obj.modified)
         self._update(f"UPDATE entries SET {sql} WHERE key = ? AND file = ?", [(*values, key, file)])
 
-    def set_ttl(self, key: str, ttl: float | None) -> None:
-        """Seconds that the key's copy is fresh: None for the store's."""
-        self._update("UPDATE entries SET ttl = ? WHERE key = ?", [(ttl, key)])
-
     def needs_verification(self, row: Row) -> bool:
         """True for a copy that was not yet synced when the machine last went down."""
         return not row.durable and row.boot != self._boot
@@ -290,6 +287,16 @@ class Catalog:
     def totals(self) -> tuple[int, int, int]:
         """Allocated bytes, entries, and pinned entries."""
         return self._run(lambda db: (*totals(db), pinned(db)[1]), (0, 0, 0))
+
+    # -- statistics ------------------------------------------------------------------------------
+
+    def tally(self, sums: list[Tally]) -> bool:
+        """Add to the sums by day; False when they could not be written."""
+        return self._change(lambda db: tallies.add(db, sums), False)
+
+    def tallies(self, days: int) -> list[Tally]:
+        """The sums of the last `days` days on which something happened, oldest first."""
+        return self._run(lambda db: tallies.latest(db, days), [])
 
     # -- pins ------------------------------------------------------------------------------------
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import replace
 
+from cachestore.local import tallies
 from cachestore.local.catalog_rows import COLUMNS, Row
 
-VERSION = 2
+VERSION = 3
 SCHEMA = f"""
 CREATE TABLE entries ({", ".join(COLUMNS)}, PRIMARY KEY (key)) WITHOUT ROWID;
 CREATE INDEX used ON entries (pinned, used);
@@ -26,6 +27,7 @@ END;
 CREATE TRIGGER removed AFTER DELETE ON entries BEGIN
     UPDATE totals SET bytes = bytes - old.allocated, entries = entries - 1;
 END;
+{tallies.SCHEMA}
 PRAGMA user_version = {VERSION};
 """
 ALL = ", ".join(COLUMNS)
