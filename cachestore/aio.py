@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from cachestore.checking import FsckReport
 from cachestore.events import Event
@@ -19,6 +19,7 @@ from cachestore.keys import check_key
 from cachestore.listing import Item
 from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
 from cachestore.options import Options
+from cachestore.reading import OpenFile
 from cachestore.receipts import Receipt, State
 from cachestore.stats import Counts
 from cachestore.store import CacheStore
@@ -27,6 +28,23 @@ from cachestore.upkeep import WarmReport
 T = TypeVar("T")
 _IN_MEMORY = 1 << 20
 _Asked = dict[tuple[str, int], "asyncio.Future[Path]"]
+
+
+async def done_by(pool: Pool, work: Callable[[], T]) -> T:
+    """Wait for work on one of a pool's threads; being cancelled does not stop the work."""
+    return await asyncio.shield(asyncio.wrap_future(pool.submit(work)))
+
+
+async def lent_by(pool: Pool, work: Callable[[], T], give_back: Callable[[T], Any]) -> T:
+    """Like `done_by` for a result that must be given back when nobody takes it."""
+    future = pool.submit(work)
+    try:
+        return await asyncio.shield(asyncio.wrap_future(future))
+    except asyncio.CancelledError:
+        future.add_done_callback(
+            lambda done: None if done.exception() else give_back(done.result())
+        )
+        raise
 
 
 class AsyncCacheStore:
@@ -41,8 +59,7 @@ class AsyncCacheStore:
         return f"Async{self.sync!r}"
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Wait for work on one of our threads; being cancelled does not stop the work."""
-        return await asyncio.shield(asyncio.wrap_future(self._pool.submit(work)))
+        return await done_by(self._pool, work)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -74,24 +91,15 @@ class AsyncCacheStore:
     async def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         return await self._run(lambda: self.sync.read(key, start, end))
 
-    async def open(self, key: str) -> BinaryIO:
-        return await self._owned(lambda: self.sync.open(key), lambda file: file.close())
-
-    async def _owned(self, work: Callable[[], T], give_back: Callable[[T], Any]) -> T:
-        """Like `_run` for a result that must be given back when nobody takes it."""
-        future = self._pool.submit(work)
-        try:
-            return await asyncio.shield(asyncio.wrap_future(future))
-        except asyncio.CancelledError:
-            future.add_done_callback(
-                lambda done: None if done.exception() else give_back(done.result())
-            )
-            raise
+    async def open(self, key: str) -> OpenFile:
+        return await lent_by(self._pool, lambda: self.sync.open(key), lambda file: file.close())
 
     @asynccontextmanager
     async def lease(self, key: str) -> AsyncIterator[Path]:
         lease = self.sync.lease(key)
-        path = await self._owned(lease.__enter__, lambda _: lease.__exit__(None, None, None))
+        path = await lent_by(
+            self._pool, lease.__enter__, lambda _: lease.__exit__(None, None, None)
+        )
         try:
             yield path
         finally:

@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from cachestore import events
 from cachestore.core import Core, info_of_remote, info_of_row, info_of_ticket
@@ -25,6 +24,18 @@ from cachestore.policy.freshness import rules_for
 from cachestore.policy.verification import may_be_hot
 
 _TRIES = 5
+
+
+class OpenFile(io.BufferedReader):
+    """A file of a store, open for reading. `info`: what is known of this very version."""
+
+    def __init__(self, fd: int, info: ObjectInfo) -> None:
+        super().__init__(io.FileIO(fd, "rb", closefd=True))
+        self.info = info
+
+    def read_at(self, start: int, count: int) -> bytes:
+        """At most `count` bytes from `start` on; moves nothing, so threads may share the file."""
+        return os.pread(self.fileno(), count, start)
 
 
 class Reader:
@@ -54,7 +65,7 @@ class Reader:
     def _elsewhere(self, key: str) -> Path:
         """Somebody removes files of the cache as soon as they are made."""
         files = self._core.files
-        fd = self.open_fd(key)
+        fd, _ = self.open_fd(key)
         try:
             return self._core.bypass.fill(key, lambda target: files.copy(fd, target))[0]
         finally:
@@ -135,24 +146,31 @@ class Reader:
 
     # -- descriptors ---------------------------------------------------------------------------
 
-    def open_fd(self, key: str) -> int:
-        """An open descriptor with a shared lock on the newest version's file."""
+    def open_fd(self, key: str) -> tuple[int, ObjectInfo]:
+        """An open descriptor with a shared lock on the newest version's file, and what it is."""
         core = self._core
         key = check_key(key)
         hot = core.hot.path(key)
-        if hot is not None:
+        entry = None if hot is None else core.hot.entry(key)
+        if entry is not None and entry.path == hot:
             with contextlib.suppress(OSError):
-                return self._opened(hot)
+                fd = self._opened(entry.path)
+                if entry.describes(os.fstat(fd)):
+                    return fd, entry.info
+                os.close(fd)
         for _ in range(_TRIES):
             found = self._finder.find(key)
             try:
                 fd = self._opened(found.path)
             except OSError:
                 continue
+            if os.fstat(fd).st_size != found.info.size:
+                os.close(fd)  # a file of LOCAL_DIR that was replaced in between
+                continue
             if found.ticket is None:
                 self._remember(key, found, found.path)
             self._tell(key, found)
-            return fd
+            return fd, found.info
         raise self._not_got(key)
 
     def _opened(self, path: Path) -> int:
@@ -161,16 +179,15 @@ class Reader:
         self._core.files.try_lock(fd, shared=True)
         return fd
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> OpenFile:
         """See `CacheStore.open`."""
-        fd = self.open_fd(key)
-        return io.BufferedReader(io.FileIO(fd, "rb", closefd=True))
+        return OpenFile(*self.open_fd(key))
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """See `CacheStore.read`."""
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"start={start}, end={end}: need 0 <= start <= end")
-        fd = self.open_fd(key)
+        fd, _ = self.open_fd(key)
         try:
             size = os.fstat(fd).st_size
             stop = size if end is None else min(end, size)
@@ -200,7 +217,7 @@ class Reader:
 
     def download(self, key: str, destination: Path) -> Path:
         """See `CacheStore.download`."""
-        fd = self.open_fd(key)
+        fd, _ = self.open_fd(key)
         files = self._core.files
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from cachestore.listing import Item, Lister
 from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
 from cachestore.options import Options
 from cachestore.presigning import Presigner
-from cachestore.reading import Reader
+from cachestore.reading import OpenFile, Reader
 from cachestore.receipts import Receipt
 from cachestore.stats import Counts
 from cachestore.upkeep import Keeper, WarmReport
@@ -157,8 +157,8 @@ class CacheStore:
         """The bytes from `start` to `end` (exclusive; None: to the end)."""
         return self._reader.read(key, start, end)
 
-    def open(self, key: str) -> BinaryIO:
-        """A seekable binary file; it stays readable until it is closed."""
+    def open(self, key: str) -> OpenFile:
+        """A seekable binary file with its `info`; it stays readable until it is closed."""
         return self._reader.open(key)
 
     def lease(self, key: str) -> AbstractContextManager[Path]:

@@ -46,6 +46,12 @@ class HotEntry:
         self.kind, self.info = kind, info
         self.hits = 0
 
+    def describes(self, stat: os.stat_result) -> bool:
+        """True if this is the file as it was when it was remembered."""
+        return (stat.st_mtime_ns, stat.st_size, stat.st_ino) == (
+            self.mtime_ns, self.size, self.inode,
+        )  # fmt: skip
+
 
 class HotMap:
     """Entries by key. Lookups take no lock; hits are counted in the entry and collected later."""

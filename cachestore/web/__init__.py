@@ -1,0 +1,1 @@
+"""Files over HTTP: an ASGI application, and routes for FastAPI apps."""
