@@ -78,12 +78,16 @@ def test_a_newer_version_replaces_the_copy(rig: Cached) -> None:
 
 
 def test_a_copy_that_lost_to_a_newer_put_is_taken_back(rig: Cached) -> None:
-    held = Held(before=False)
-    rig.remote.steps = [held]
+    held, later = Held(before=False), Held()
+    rig.remote.steps = [held, later]
     rig.put(KEY, b"one")
     assert held.reached.wait(30)
     second = rig.put(KEY, b"two")
     held.release.set()
+    assert later.reached.wait(30)
+    assert copies_on_disk(rig) == []
+    assert rig.catalog.get(KEY) is None
+    later.release.set()
     assert rig.uploader.wait(KEY, second.id, 30) == "uploaded"
     assert copies_on_disk(rig) == [b"two"]
 
