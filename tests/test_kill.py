@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +35,18 @@ def test_fifty_kills_lose_nothing(moto_server: Any, tmp_path: Path) -> None:
     newest: dict[str, int] = {}
     acknowledged = 0
     for run in range(KILLS):
-        child = start("test_kill:child_put", saved, run)
-        assert child.stdout is not None
-        for _ in range(rng.randint(1, 25)):
-            key, version = child.stdout.readline().split()
-            newest[key] = int(version)
-            acknowledged += 1
-        os.kill(child.pid, signal.SIGKILL)
-        for line in child.stdout.read().splitlines():
-            words = line.split()
-            if len(words) == 2 and line.endswith(words[1]):
-                newest[words[0]] = int(words[1])
+        with start("test_kill:child_put", saved, run) as child:
+            assert child.stdout is not None
+            for _ in range(rng.randint(1, 25)):
+                key, version = child.stdout.readline().split()
+                newest[key] = int(version)
                 acknowledged += 1
-        child.wait(30)
+            child.kill()
+            for line in child.stdout.read().splitlines():
+                words = line.split()
+                if len(words) == 2 and line.endswith(words[1]):
+                    newest[words[0]] = int(words[1])
+                    acknowledged += 1
     with store_of(options) as store:
         for key, version in newest.items():
             data = store.get(key).read_bytes()
