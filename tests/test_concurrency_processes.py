@@ -20,6 +20,7 @@ from cachestore import uploader as uploader_module
 from cachestore.locks import NO_FORKS, ForkLock
 from cachestore.options import Options
 from cachestore.store import CacheStore
+from cachestore.testing.clock import ShiftedClock
 from cachestore.testing.r2 import R2Double
 
 KEY = "a/b.wav"
@@ -119,13 +120,14 @@ def test_a_killed_leaders_request_takes_effect_late(
     conditional: bool,
 ) -> None:
     """The server commits it after the newer change that another process has sent meanwhile."""
-    options = on_double(tmp_path, double, conditional=conditional, doubt_wait=3.0)
+    options = on_double(tmp_path, double, conditional=conditional, doubt_wait=3600.0)
+    clock = ShiftedClock()
     double.rules.add("late_commit", method="PUT", key=KEY, count=1)
     saved = save_options(options, tmp_path / "options")
     children.append(start(f"{HERE}:child_put", saved, "old"))
     assert line(children[0]) == ["put"]
-    double.log.wait_for(1, "PUT", KEY)
-    with store_of(options) as store:
+    until(lambda: double.log.bytes_received(KEY) == len(b"old"), "the whole request")
+    with store_of(options, clock=clock) as store:
         assert store.get(KEY).read_bytes() == b"old"
         children[0].kill()
         children[0].wait(30)
@@ -136,9 +138,11 @@ def test_a_killed_leaders_request_takes_effect_late(
             store.delete(KEY)
             double.log.wait_for(1, "DELETE", KEY)
         # The newer request was answered, and is not yet believed.
+        assert [item.key for item in store.pending()] == [KEY]
         double.rules.release()
-        report = until(lambda: (r := store.flush(5)).done and r)
-        assert report.done
+        until(lambda: in_bucket(double, KEY) == b"old", "the late effect")
+        clock.advance(3600.0)
+        until(lambda: store.flush(5).done, "the end of the doubt")
         store.invalidate(KEY)
         wanted = b"new" if what == "put" else None
         assert in_bucket(double, KEY) == wanted
