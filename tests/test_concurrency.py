@@ -204,7 +204,7 @@ def test_whoever_has_a_copy_does_not_wait_for_a_remote_that_hangs(
 ) -> None:
     """More keys than threads that ask, so that nobody waits for another one's turn either."""
     keys = [f"k{number}" for number in range(30)]
-    with store_of(on_double(tmp_path, double, ttl=0.0)) as store:
+    with store_of(on_double(tmp_path, double, ttl=0.0, revalidate_deadline=1.0)) as store:
         for key in keys:
             store.put(key, key.encode())
         assert store.flush(60).done
@@ -218,7 +218,7 @@ def test_whoever_has_a_copy_does_not_wait_for_a_remote_that_hangs(
 
 def test_a_copy_is_served_when_the_newer_body_hangs(tmp_path: Path, double: R2Double) -> None:
     """The remote says that the copy is old, and then sends nothing."""
-    options = on_double(tmp_path / "one", double, ttl=0.0)
+    options = on_double(tmp_path / "one", double, ttl=0.0, revalidate_deadline=1.0)
     with store_of(options) as store, store_of(on_double(tmp_path / "two", double)) as elsewhere:
         store.put(KEY, OLD, durability="remote")
         elsewhere.put(KEY, NEW, durability="remote")

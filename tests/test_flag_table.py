@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from settings_rig import Place
 from settings_rig import place as place
+from store_rig import until
 
 from cachestore import ConfigError, open_store
 
@@ -64,7 +65,8 @@ def test_refused_credentials_are_a_state_and_puts_go_to_the_spool(
     place.set(complete(r2_double), R2_SECRET_ACCESS_KEY="wrong")
     with open_store() as store:
         store.put("a.txt", b"data")
-        assert not store.flush(2).done
+        until(lambda: store.pending()[0].last_error, "a refusal")
+        assert not store.flush(0.1).done
         assert store.read("a.txt") == b"data"
         assert store.health()["mode"] == "remote"
         assert store.health()["degraded"]
