@@ -40,7 +40,7 @@ def start(target: str, *arguments: Any, **extra: Any) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         text=True,
         bufsize=1,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"},
         **extra,
     )
 
