@@ -41,7 +41,7 @@ def test_put_get_cat_ls_stat_rm_with_nothing_configured(cli: Cli) -> None:
 def test_the_same_on_a_server(cli: Cli, moto_server: Any) -> None:
     cli.configure(moto_server, moto_server.new_bucket())
     (cli.folder / "b.txt").write_bytes(b"text")
-    assert cli.json("put", "b.txt", "--wait")["state"] == "uploaded"
+    assert cli.json("put", "b.txt", "--wait", "--drain", "0")["state"] == "uploaded"
     cli("put", "-", "piped.bin", stdin=b"\x00piped")
     assert cli("cat", "piped.bin").stdout_bytes == b"\x00piped"
     assert "standard input" in cli.json("put", "-", code=1)["error"]

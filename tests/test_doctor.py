@@ -9,6 +9,7 @@ import pytest
 from cli_rig import Cli
 from cli_rig import cli as cli
 from cli_rig import place as place
+from servers import client_of
 
 from cachestore.cli import checks
 from cachestore.errors import NotFound, RemoteRefused, RemoteUnavailable
@@ -30,6 +31,8 @@ def test_all_is_well_on_every_server(cli: Cli, s3_server: Any, bucket: str) -> N
     found = report(cli)
     assert [name for name in found if name in STEPS] == STEPS
     assert all(check["ok"] for check in found.values()), found
+    left = client_of(s3_server).list_objects_v2(Bucket=bucket)
+    assert "Contents" not in left
 
 
 def test_nothing_configured_and_offline(cli: Cli) -> None:
@@ -43,7 +46,10 @@ def test_nothing_configured_and_offline(cli: Cli) -> None:
 
 def test_incomplete_settings_are_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("R2_ACCESS_KEY_ID", "k")
-    assert "R2_SECRET_ACCESS_KEY" in report(cli)["settings"]["detail"]
+    settings = report(cli)["settings"]
+    assert settings["ok"] is None
+    assert "R2_SECRET_ACCESS_KEY" in settings["detail"]
+    assert "missing" in settings["cause"]
     monkeypatch.setenv("FALLBACK_TO_LOCAL", "false")
     assert "R2_SECRET_ACCESS_KEY" in report(cli, code=2)["settings"]["detail"]
 
@@ -124,7 +130,8 @@ def test_disks(tmp_path: Path) -> None:
     assert missing_powers(tmp_path, Files()) == []
     assert list(tmp_path.iterdir()) == []
     assert disk_of(tmp_path).total > 0
-    assert disk_of(Path("/dev/shm")).volatile
+    assert disk_of(Path("/dev/shm")).kind == "tmpfs"
+    assert Disk("tmpfs", 1, 1).volatile
     assert Disk("overlay", 1, 1).volatile
     assert Disk("nfs4", 1, 1).network
     assert not Disk("ext4", 1, 1).volatile

@@ -25,6 +25,7 @@ from cachestore.errors import (
     Unsupported,
 )
 from cachestore.events import Event, Hit, Miss
+from cachestore.local.records import key_digest
 from cachestore.model import ObjectInfo, Prefix
 from cachestore.options import Options
 from cachestore.store import CacheStore
@@ -108,6 +109,8 @@ def test_sources(store: CacheStore, tmp_path: Path) -> None:
         with pytest.raises(SourceError):
             store.put("bad", bad)
     assert not store.exists("bad")
+    digests = {store.core.spool.place("bad").digest, key_digest("bad")}
+    assert [path for path in tmp_path.rglob("*") if path.name[:64] in digests] == []
 
 
 def test_overwrite_delete_and_put_again(store: CacheStore) -> None:
