@@ -5,9 +5,16 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from cachestore.core import Core, info_of_remote
-from cachestore.errors import ConfirmFailed, NotFound, RemoteUnavailable, TimedOut, Unsupported
+from cachestore.errors import (
+    CacheStoreError,
+    ConfirmFailed,
+    NotFound,
+    RemoteUnavailable,
+    TimedOut,
+    Unsupported,
+)
 from cachestore.finding import Finder
-from cachestore.keys import check_key
+from cachestore.keys import Place, check_key
 from cachestore.local.media import guess_type
 from cachestore.local.records import Record
 from cachestore.model import ObjectInfo, PresignedUpload
@@ -90,6 +97,7 @@ class Presigner:
         try:
             obj = core.remote.head(key, timeout=core.options.miss_deadline)
         except NotFound:
+            self._forget_older(key, place, None)
             raise ConfirmFailed(f"{key!r} was not uploaded") from None
         wrong = _difference(
             ("size", size, obj.size),
@@ -99,11 +107,24 @@ class Presigner:
         if wrong:
             writer.delete(key)
             raise ConfirmFailed(f"the upload of {key!r} is not what was announced: {wrong}")
-        core.board.change(place.slot)
-        core.hot.forget(key)
+        self._forget_older(key, place, obj.etag)
         return info_of_remote(obj, key)
 
     # -- helpers -------------------------------------------------------------------------------
+
+    def _forget_older(self, key: str, place: Place, etag: str | None) -> None:
+        """The bucket has this version now (None: none): no other one may be served."""
+        core = self._core
+        row = core.catalog.get(key)
+        if row is None or row.etag != etag:
+            gone = core.catalog.remove(key)
+            core.cache.discard([] if gone is None else [gone])
+            if not core.catalog.lacks(key):
+                raise CacheStoreError(
+                    f"the catalog is busy; it may have an older copy of {key!r}: confirm again"
+                )
+        core.board.change(place.slot)
+        core.hot.forget(key)
 
     def _check_expiry(self, expires_in: int) -> None:
         if not 1 <= expires_in <= MAX_EXPIRES:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from store_rig import make_options, on_server, store_of
+from store_rig import make_options, on_server, store_of, until
 
 from cachestore.errors import (
     ConfirmFailed,
@@ -241,6 +241,9 @@ def test_a_miss_a_hit_and_events(remote: CacheStore) -> None:
     end = remote.subscribe(seen.append)
     assert remote.read("a") == remote.read("a") == DATA
     end()
+    known = len(seen)
+    assert remote.read("a") == DATA
+    assert len(seen) == known
     assert [type(event) for event in seen if isinstance(event, (Hit, Miss))][:1] == [Miss]
     counts = remote.stats()
     assert (counts.misses, counts.miss_bytes) == (1, len(DATA))
@@ -272,7 +275,10 @@ def test_presigned_urls_and_direct_uploads(remote: CacheStore) -> None:
     remote.put("a.txt", b"text")
     with urlopen(remote.presign_get("a.txt"), timeout=20) as answer:  # waits for the upload
         assert answer.read() == b"text"
-    assert remote.presign_get("a.txt") == remote.presign_get("a.txt")
+    url = remote.presign_get("a.txt")
+    until(lambda: remote.presign_get("a.txt", reuse=False) != url, "the next second")
+    assert remote.presign_get("a.txt") == url
+    assert not remote.exists("in/b.txt")
     up = remote.presign_put("in/b.txt", content_type="text/plain", size=5)
     urlopen(Request(up.url, b"hello", dict(up.headers), method=up.method), timeout=20).close()
     info = remote.confirm_upload("in/b.txt", size=5, content_type="text/plain")
@@ -284,6 +290,24 @@ def test_presigned_urls_and_direct_uploads(remote: CacheStore) -> None:
     with pytest.raises(ConfirmFailed) as caught:
         remote.confirm_upload("in/never.txt", size=6)
     assert not isinstance(caught.value, FileNotFoundError)
+
+
+def test_a_direct_upload_over_an_older_version_is_what_is_read(remote: CacheStore) -> None:
+    remote.put("a.txt", b"older", durability="remote")
+    assert remote.get("a.txt").read_bytes() == b"older"
+    up = remote.presign_put("a.txt", size=5)
+    urlopen(Request(up.url, b"newer", dict(up.headers), method=up.method), timeout=20).close()
+    etag = remote.confirm_upload("a.txt", size=5).etag
+    assert remote.get("a.txt").read_bytes() == remote.read("a.txt") == b"newer"
+    assert remote.head("a.txt").etag == etag
+    # Removed in the bucket meanwhile, and not uploaded: the copy here is of nothing.
+    assert remote.core.remote is not None
+    remote.core.remote.delete("a.txt")
+    with pytest.raises(ConfirmFailed):
+        remote.confirm_upload("a.txt", size=5)
+    assert not remote.exists("a.txt")
+    with pytest.raises(NotFound):
+        remote.get("a.txt")
 
 
 def test_the_bucket_unreachable(remote: CacheStore, moto_server: Any, tmp_path: Path) -> None:
@@ -298,7 +322,7 @@ def test_the_bucket_unreachable(remote: CacheStore, moto_server: Any, tmp_path: 
             with pytest.raises(RemoteUnavailable):
                 call("a")
         with pytest.raises(RemoteUnavailable):
-            list(store.list())
+            store.list()  # at once, not when it is gone through
         with pytest.raises(RemoteUnavailable):
             store.delete_prefix("b")
         assert store.read("b") == DATA  # nothing was hidden
@@ -323,6 +347,7 @@ def test_warm_pin_and_clean(remote: CacheStore) -> None:
     remote.pin("w0")
     assert remote.health()["cache"]["pinned"] == 1
     remote.unpin("w0")
+    assert remote.health()["cache"]["pinned"] == 0
     remote.clean()
     assert remote.fsck().clean
     assert remote.stats().misses == 6
