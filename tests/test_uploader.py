@@ -36,6 +36,11 @@ def make(tmp_path: Path) -> Iterator[MakeRig]:
         rig.uploader.stop(5.0)
 
 
+def until_caught_up(rig: Rig) -> None:
+    """The leader has seen all that is in the spool now."""
+    until(lambda: rig.uploader._leader is not None and rig.uploader._leader.caught_up)
+
+
 def test_a_put_reaches_the_remote_with_all_that_belongs_to_it(
     make: MakeRig, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -65,12 +70,18 @@ def test_a_delete_reaches_the_remote(make: MakeRig) -> None:
 
 
 def test_what_an_earlier_run_left_is_sent_oldest_first(make: MakeRig) -> None:
-    rig = make(workers=1)
+    held = Held()
+    rig = make(held, workers=1)
     tickets = [rig.put(f"k{n}", b"x", wake=False) for n in range(12)]
     assert rig.remote.log == []
     rig.uploader.start()
+    # The first to be found goes at once; what is oldest is known when all was found.
+    assert held.reached.wait(30)
+    until_caught_up(rig)
+    held.release.set()
     assert rig.uploader.flush(30).done
-    assert sorted(rig.remote.log) == sorted(("put", t.key) for t in tickets)
+    first, *rest = rig.remote.log
+    assert rest == [("put", t.key) for t in tickets if ("put", t.key) != first]
 
 
 def test_only_the_newest_of_many_puts_is_sent(make: MakeRig) -> None:
@@ -310,7 +321,7 @@ def test_a_put_during_an_upload_that_fails_does_not_share_its_fate(
     rig.put(KEY, b"old")
     assert reached.wait(30)
     second = rig.put(KEY, b"new")
-    until(lambda: rig.uploader._leader is not None and rig.uploader._leader.caught_up)
+    until_caught_up(rig)
     going.set()
     assert rig.uploader.wait(KEY, second.id, 30) == "uploaded"
     assert rig.remote.bytes_of(KEY) == b"new"
@@ -354,14 +365,17 @@ def test_many_deletes_share_requests(make: MakeRig) -> None:
     failed = {"k7": errors.RemoteUnavailable("try again", status=503)}
 
     def partly(remote: Any, name: str, request: Any) -> Any:
+        stays = remote._objects["k7"]
         request()
-        return failed if name == "delete_many" else None
+        remote._objects["k7"] = stays
+        return failed
 
     rig.remote.steps = [partly]
     rig.uploader.start()
     assert rig.uploader.flush(60).done
     assert rig.remote.count("delete_many") + rig.remote.count("delete") < 20
     assert rig.uploader.pending() == []
+    assert [rig.remote.bytes_of(f"k{n}") for n in range(100)] == [None] * 100
 
 
 @pytest.mark.parametrize("death", [RuntimeError("bug"), SystemExit(1), MemoryError()])
@@ -444,11 +458,13 @@ def test_retry_and_flush_of_a_store_that_does_not_lead(make: MakeRig) -> None:
     try:
         ticket = rig.put(KEY, b"x")
         assert second.wait(KEY, ticket.id, 30) == "parked"
+        until_caught_up(rig)
         assert second.retry() == 1
         assert second.wait(KEY, ticket.id, 30) == "uploaded"
-        late = rig.put("late", b"y", wake=False)
-        rig.spool.save_state(late, TicketState(tries=1, next_attempt=time.time() + 3000))
-        rig.spool.board.change(rig.spool.place("late").slot)
+        rig.remote.steps = [fail(errors.RemoteUnavailable("busy", status=503))]
+        rig.put("late", b"y", wake=False)
+        until(lambda: rig.of(events.UploadFailed))
+        until_caught_up(rig)
         assert second.flush(60).done
         assert rig.remote.bytes_of("late") == b"y"
     finally:
