@@ -242,7 +242,7 @@ def test_a_miss_a_hit_and_events(remote: CacheStore) -> None:
     assert remote.read("a") == remote.read("a") == DATA
     end()
     known = len(seen)
-    assert remote.read("a") == DATA
+    assert not remote.exists("none")
     assert len(seen) == known
     assert [type(event) for event in seen if isinstance(event, (Hit, Miss))][:1] == [Miss]
     counts = remote.stats()

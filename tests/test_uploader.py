@@ -359,21 +359,25 @@ def test_many_deletes_share_requests(make: MakeRig) -> None:
         rig.put(f"k{number}", b"x", wake=False)
     rig.uploader.start()
     assert rig.uploader.flush(60).done
-    rig.uploader.stop(5.0)
-    for number in range(100):
-        rig.delete(f"k{number}", wake=False)
     failed = {"k7": errors.RemoteUnavailable("try again", status=503)}
 
     def partly(remote: Any, name: str, request: Any) -> Any:
+        assert name == "delete_many"
         stays = remote._objects["k7"]
         request()
         remote._objects["k7"] = stays
         return failed
 
-    rig.remote.steps = [partly]
-    rig.uploader.start()
+    held = Held()
+    rig.remote.steps = [held, partly]
+    rig.put("first", b"x")
+    assert held.reached.wait(30)
+    for number in range(100):
+        rig.delete(f"k{number}")
+    held.release.set()
     assert rig.uploader.flush(60).done
     assert rig.remote.count("delete_many") + rig.remote.count("delete") < 20
+    assert [event.key for event in rig.of(events.UploadFailed)] == ["k7"]
     assert rig.uploader.pending() == []
     assert [rig.remote.bytes_of(f"k{n}") for n in range(100)] == [None] * 100
 

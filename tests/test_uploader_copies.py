@@ -77,18 +77,29 @@ def test_a_newer_version_replaces_the_copy(rig: Cached) -> None:
     assert copies_on_disk(rig) == [b"two"]
 
 
-def test_a_copy_that_lost_to_a_newer_put_is_taken_back(rig: Cached) -> None:
-    held, later = Held(before=False), Held()
-    rig.remote.steps = [held, later]
+def test_a_copy_that_lost_to_a_newer_put_is_taken_back(
+    rig: Cached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The put comes between the copy's row and the end of the ticket."""
+    later = Held()
+    rig.remote.steps = [lambda remote, name, request: request(), later]
+    copies, tickets = rig.uploader._parts.copies, []
+    admit = copies.admit
+
+    def overtaken(*arguments: Any) -> Any:
+        row = admit(*arguments)
+        if not tickets:
+            assert copies_on_disk(rig) == [b"one"]
+            tickets.append(rig.put(KEY, b"two"))
+        return row
+
+    monkeypatch.setattr(copies, "admit", overtaken)
     rig.put(KEY, b"one")
-    assert held.reached.wait(30)
-    second = rig.put(KEY, b"two")
-    held.release.set()
     assert later.reached.wait(30)
     assert copies_on_disk(rig) == []
     assert rig.catalog.get(KEY) is None
     later.release.set()
-    assert rig.uploader.wait(KEY, second.id, 30) == "uploaded"
+    assert rig.uploader.wait(KEY, tickets[0].id, 30) == "uploaded"
     assert copies_on_disk(rig) == [b"two"]
 
 
