@@ -15,6 +15,7 @@ from store_rig import make_options, on_server, store_of
 
 from cachestore.aio import AsyncCacheStore
 from cachestore.errors import NotFound
+from cachestore.files import Files
 from cachestore.store import CacheStore
 from cachestore.testing.r2 import R2Double
 
@@ -35,6 +36,16 @@ def sync(request: pytest.FixtureRequest, tmp_path: Path) -> CacheStore:
         return store_of(make_options(tmp_path))
     server: Any = request.getfixturevalue("moto_server")
     return store_of(on_server(tmp_path, server, server.new_bucket()))
+
+
+def free(path: Path) -> bool:
+    """Nobody holds a lease on the file."""
+    files = Files()
+    fd = files.open_read(path)
+    try:
+        return files.try_lock(fd)
+    finally:
+        files.close(fd)
 
 
 def test_it_has_every_public_name() -> None:
@@ -61,6 +72,8 @@ def test_put_get_read_open_lease_list_delete(sync: CacheStore, tmp_path: Path) -
             assert file.read() == DATA
         async with store.lease("a/b.wav") as path:
             assert path.read_bytes() == DATA
+            assert not free(path)
+        assert free(path)
         await store.download("a/b.wav", tmp_path / "mine")
         assert (tmp_path / "mine").read_bytes() == DATA
         assert (await store.head("a/b.wav")).metadata == {"n": "1"}
