@@ -88,6 +88,19 @@ def test_put_get_read_open_lease_list_delete(sync: CacheStore, tmp_path: Path) -
     run(sync, body)
 
 
+def test_a_long_listing_is_whole(tmp_path: Path) -> None:
+    names = [f"{number:04}" for number in range(1_200)]
+    store = store_of(make_options(tmp_path))
+    store.options.local_dir.mkdir()
+    for name in names:
+        (store.options.local_dir / name).touch()
+
+    async def body(facade: AsyncCacheStore) -> None:
+        assert [item.key async for item in facade.list()] == names
+
+    run(store, body)
+
+
 def test_an_async_iterator_is_a_source(sync: CacheStore) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(DATA), 1000):
