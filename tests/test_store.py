@@ -224,11 +224,18 @@ def test_a_restart_finds_everything(options: Options) -> None:
 
 def test_two_stores_on_the_same_folders(options: Options) -> None:
     with store_of(options) as one, store_of(options) as two:
-        for turn in range(20):
+        for turn in range(5):
             one.put("a", f"{turn}".encode())
             assert two.read("a") == f"{turn}".encode()
+            assert one.flush(30).done
+            for _ in range(2):  # the second time it is known, and the file stays for its grace
+                assert two.get("a").read_bytes() == f"{turn}".encode()
+            one.put("a", f"newer {turn}".encode())
+            assert two.get("a").read_bytes() == f"newer {turn}".encode()
             two.delete("a")
             assert not one.exists("a")
+            with pytest.raises(NotFound):
+                one.get("a")
 
 
 # -- a bucket ------------------------------------------------------------------------------------
