@@ -113,7 +113,15 @@ def test_a_copy_without_row(store: CacheStore) -> None:
     store.core.catalog.remove("a", row.file)
     path = store.core.cache.path(row)
     assert path.exists()
-    assert found(store) == []  # it may be about to be admitted
+    assert found(store, repair=True) == []  # it may be about to be admitted
+    assert path.exists()
+    with store_of(store.options, clock=Shifted(2 * 3600.0)) as later:
+        assert found(later) == [("copy without row", str(path))]
+        assert path.exists()
+        assert found(later, repair=True) == [("copy without row", str(path))]
+        assert not path.exists()
+        assert found(later) == []
+        later.close(drain=0.0)
 
 
 def test_the_bucket(store: CacheStore, r2_double: R2Double) -> None:
