@@ -142,6 +142,14 @@ def test_the_bucket(store: CacheStore, r2_double: R2Double) -> None:
     assert [what for what, _ in found(store, bucket=True)] == ["bucket not compared"]
 
 
+def test_a_copy_with_a_newer_change_is_not_compared_with_the_bucket(store: CacheStore) -> None:
+    assert store.core.remote is not None
+    store.core.remote.delete("a")
+    assert found(store, bucket=True) == [("not in the bucket", "a")]
+    store.put("a", b"newer")
+    assert found(store, bucket=True) == []
+
+
 def test_local_changes_that_cannot_be_sent(store: CacheStore, tmp_path: Path) -> None:
     remote = store.options.remote
     local = make_options(tmp_path, remote=remote)
