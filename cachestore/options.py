@@ -92,6 +92,7 @@ class Options:
     upload_max_bytes: int = 10_000_000
     public_base_url: str | None = None
     url_secret: str | None = field(default=None, repr=False)
+    own_urls: bool = False
     alert_cache_bytes: int = 5_000_000_000
     alert_queue: int = 100
     alert_miss_rate: float = 0.5

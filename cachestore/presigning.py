@@ -15,9 +15,10 @@ from cachestore.errors import (
 )
 from cachestore.finding import Finder
 from cachestore.keys import Place, check_key
+from cachestore.links import Announced, Links
 from cachestore.local.media import guess_type
 from cachestore.local.records import Record
-from cachestore.model import ObjectInfo, PresignedUpload
+from cachestore.model import ObjectInfo, PresignedUpload, RemoteObject
 from cachestore.remote.base import SupportsPresign
 from cachestore.writing import Writer
 
@@ -27,27 +28,44 @@ MAX_EXPIRES = 604_800
 class Presigner:
     """The room for URLs."""
 
-    def __init__(self, core: Core, finder: Finder) -> None:
+    def __init__(self, core: Core, finder: Finder, links: Links) -> None:
         self._core = core
         self._finder = finder
+        self._links = links
 
     def url(self, key: str) -> str:
         """See `CacheStore.url`."""
         core = self._core
+        core.check_open()
+        key = check_key(key)
         public = core.options.remote.public_url if core.options.remote else None
+        if self._links.possible and (core.options.own_urls or not self._is_sent(key)):
+            return self._links.get(key, 3600)
         if public is None or core.is_local(key):
             return self.get(key, 3600, reuse=True)
         key = self._in_the_bucket(key)
         return f"{public.rstrip('/')}/{quote(key, safe='/')}"
 
+    def _is_sent(self, key: str) -> bool:
+        """False for what the bucket does not have yet, or never will. Raises `NotFound`."""
+        newest = self._core.newest(key, self._core.spool.place(key))
+        if newest is not None and newest.operation == "delete":
+            self._finder.absent(key, negative=True)
+        return newest is None and not self._core.is_local(key)
+
     def get(self, key: str, expires_in: int, *, reuse: bool) -> str:
         """See `CacheStore.presign_get`."""
+        core = self._core
+        core.check_open()
         self._check_expiry(expires_in)
-        signer = self._signer(key)
+        key = check_key(key)
+        if self._by_link(key):
+            self._is_sent(key)
+            return self._links.get(key, expires_in)
+        signer = self._signer()
         key = self._in_the_bucket(key)
         if not reuse:
             return signer.presign_get(key, expires_in)
-        core = self._core
         place = core.spool.place(key)
         name = str(expires_in)
         known = core.facts.get(place, "url", name)
@@ -75,12 +93,12 @@ class Presigner:
         limit = self._core.options.upload_max_bytes if max_size is None else max_size
         if size is not None and not 0 <= size <= limit:
             raise ValueError(f"size is {size} bytes; at most {limit} may be uploaded")
-        return self._signer(key).presign_put(
-            key,
-            content_type=content_type or guess_type(key),
-            expires_in=expires_in,
-            size=size,
-            sha256=sha256,
+        content_type = content_type or guess_type(key)
+        if self._by_link(key):
+            announced = Announced(key, content_type, size, limit, sha256)
+            return self._links.put(announced, expires_in)
+        return self._signer().presign_put(
+            key, content_type=content_type, expires_in=expires_in, size=size, sha256=sha256
         )
 
     def confirm(
@@ -91,13 +109,12 @@ class Presigner:
         core = self._core
         core.check_open()
         key = check_key(key)
-        if core.remote is None:
-            raise Unsupported("direct uploads need a remote; this store is in local mode")
         place = core.spool.place(key)
         try:
-            obj = core.remote.head(key, timeout=core.options.miss_deadline)
+            obj = self._uploaded(key)
         except NotFound:
-            self._forget_older(key, place, None)
+            if not self._by_link(key):
+                self._forget_older(key, place, None)
             raise ConfirmFailed(f"{key!r} was not uploaded") from None
         wrong = _difference(
             ("size", size, obj.size),
@@ -107,8 +124,19 @@ class Presigner:
         if wrong:
             writer.delete(key)
             raise ConfirmFailed(f"the upload of {key!r} is not what was announced: {wrong}")
+        if isinstance(obj, ObjectInfo):
+            return obj
         self._forget_older(key, place, obj.etag)
         return info_of_remote(obj, key)
+
+    def _uploaded(self, key: str) -> ObjectInfo | RemoteObject:
+        """What a direct upload left: in LOCAL_DIR, or in the bucket. Raises `NotFound`."""
+        core = self._core
+        if self._by_link(key):
+            return self._finder.find(key).info
+        if core.remote is None:
+            raise Unsupported("direct uploads need a remote, which is switched off")
+        return core.remote.head(key, timeout=core.options.miss_deadline)
 
     # -- helpers -------------------------------------------------------------------------------
 
@@ -130,21 +158,21 @@ class Presigner:
         if not 1 <= expires_in <= MAX_EXPIRES:
             raise ValueError(f"expires_in is {expires_in} seconds; 1 to {MAX_EXPIRES} are allowed")
 
-    def _signer(self, key: str) -> SupportsPresign:
+    def _by_link(self, key: str) -> bool:
+        """True for what clients can only reach through the app."""
         core = self._core
-        core.check_open()
-        if core.remote is None or core.is_local(key):
-            raise Unsupported(f"{key!r} is kept in LOCAL_DIR; there is no URL for it")
-        signer = core.remote.presigner
-        if signer is None:
-            raise Unsupported(f"{core.remote.name} cannot presign URLs")
-        return signer
+        return core.is_local(key) or (core.remote is not None and core.remote.presigner is None)
+
+    def _signer(self) -> SupportsPresign:
+        remote = self._core.remote
+        if remote is None:
+            raise Unsupported("URLs need a remote, which is switched off")
+        assert remote.presigner is not None, "it goes by link"
+        return remote.presigner
 
     def _in_the_bucket(self, key: str) -> str:
         """A URL is given only for what the bucket has; a pending upload is waited for."""
         core = self._core
-        core.check_open()
-        key = check_key(key)
         newest = core.newest(key, core.spool.place(key))
         if newest is None:
             return key

@@ -17,6 +17,7 @@ from cachestore.events import Event
 from cachestore.finding import Finder
 from cachestore.following import Follow
 from cachestore.keys import check_key, check_prefix
+from cachestore.links import Links
 from cachestore.listing import Item, Lister
 from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
 from cachestore.options import Options
@@ -51,7 +52,8 @@ class CacheStore:
         finder = Finder(core, downloader, self._writer.adopt)
         self._reader = Reader(core, finder)
         self._lister = Lister(core)
-        self._presigner = Presigner(core, finder)
+        self._links = Links(core)
+        self._presigner = Presigner(core, finder, self._links)
         self._keeper = Keeper(core, self._reader)
         follow.reader, follow.presigner = self._reader, self._presigner
         self._hot = core.hot.path
@@ -64,6 +66,11 @@ class CacheStore:
     def core(self) -> Core:
         """The parts, for tools and tests."""
         return self._core
+
+    @property
+    def links(self) -> Links:
+        """Our own signed URLs, for the routes that answer them."""
+        return self._links
 
     @property
     def options(self) -> Options:

@@ -318,9 +318,26 @@ class Fields(BaseSettings):
         ),
     ] = 10_000_000
     public_base_url: Annotated[
-        Url, Spec("Where the app is reached, for links to local files", option="public_base_url")
+        Url,
+        Spec(
+            "Where the app's routes of cachestore.web are reached, for links to files that are not"
+            " in the bucket",
+            option="public_base_url",
+        ),
     ] = None
-    url_secret: Annotated[Secret, Spec("Signs those links", option="url_secret")] = None
+    url_secret: Annotated[
+        Secret,
+        Spec("Signs those links; not set: one is made and kept in SPOOL_DIR", option="url_secret"),
+    ] = None
+    own_urls: Annotated[
+        Switch,
+        Spec(
+            "`url()` always leads through the app (PUBLIC_BASE_URL), not only while a file waits"
+            " for its upload",
+            live=True,
+            option="own_urls",
+        ),
+    ] = False
 
     alert_cache_bytes: Annotated[
         Size,

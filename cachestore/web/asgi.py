@@ -29,7 +29,7 @@ Source = AnyStore | Callable[[Any], AnyStore]
 HandOff = Literal["x-accel-redirect", "x-sendfile"]
 
 log = logging.getLogger("cachestore")
-_pool = Pool(32, "cachestore-web")
+POOL = Pool(32, "cachestore-web")
 _CHUNK = 256 << 10
 _SMALL = 256 << 10
 """Hot files up to this size are read on the event loop: it costs less than a thread."""
@@ -145,7 +145,7 @@ class Serving:
                 made = answer("HEAD", headers, await self._head(key), self._look)
                 await _send_text(made, scope, send)
                 return
-            file = await lent_by(_pool, partial(self._store.open, key), OpenFile.close)
+            file = await lent_by(POOL, partial(self._store.open, key), OpenFile.close)
         except CacheStoreError as error:
             await _send_text(self._why_not(key, error), scope, send)
             return
@@ -157,7 +157,7 @@ class Serving:
             file.close()
 
     async def _head(self, key: str) -> ObjectInfo:
-        return await done_by(_pool, partial(self._store.head, key))
+        return await done_by(POOL, partial(self._store.head, key))
 
     def _why_not(self, key: str, error: CacheStoreError) -> Answer:
         if isinstance(error, NotFound):
@@ -194,7 +194,7 @@ class Serving:
         """Name the file to the server in front of us; it sees to ranges itself."""
         if self._hand_off is None or not made.parts or made.status not in (200, 206):
             return False
-        path = await done_by(_pool, partial(self._store.get, key))
+        path = await done_by(POOL, partial(self._store.get, key))
         where = str(path)
         if self._hand_off == "x-accel-redirect":
             below = os.path.relpath(path, self._store.options.cache_dir)
@@ -218,7 +218,7 @@ class Serving:
                 continue
             at, end = part.span.start, part.span.end
             while at < end:
-                data = await done_by(_pool, partial(file.read_at, at, min(_CHUNK, end - at)))
+                data = await done_by(POOL, partial(file.read_at, at, min(_CHUNK, end - at)))
                 if not data:
                     raise CacheStoreError(f"{file.info.key!r} ended before its size")
                 await _body(data, send)
