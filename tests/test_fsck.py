@@ -71,6 +71,23 @@ def test_tickets_and_bodies(store: CacheStore) -> None:
     assert ticket.read_bytes() == b"junk"
 
 
+def test_a_body_that_goes_while_it_is_looked_at_is_no_finding(
+    store: CacheStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, spool, stat = body_of(store, "pending"), store.core.spool, store.core.files.stat
+    ticket = spool.read(spool.place("pending"))
+    assert ticket is not None
+
+    def meanwhile_acknowledged(path: Path) -> os.stat_result:
+        if path == body:
+            assert spool.retire(ticket)
+        return stat(path)
+
+    monkeypatch.setattr(store.core.files, "stat", meanwhile_acknowledged)
+    assert found(store) == []
+    assert not body.exists()
+
+
 def test_a_body_without_ticket_is_set_aside_and_only_removed_after_a_week(
     store: CacheStore, tmp_path: Path
 ) -> None:
