@@ -16,7 +16,7 @@ from cachestore.errors import CacheStoreError, Corrupt
 from cachestore.keys import place_of
 from cachestore.local.board import SHARDS
 from cachestore.local.catalog_rows import Row
-from cachestore.local.spool_scan import Unreadable, scan_shard, tidy_shard
+from cachestore.local.spool_scan import Unreadable, quarantined, scan_shard, tidy_shard
 from cachestore.local.tickets import Ticket
 from cachestore.model import RemoteObject
 from cachestore.remote.fetching import verify_digest
@@ -142,9 +142,7 @@ class Checker:
 
     def _check_quarantine(self) -> None:
         core = self._core
-        folder = core.options.spool_dir / "quarantine"
-        for name in sorted(core.files.list(folder)):
-            path = folder / name
+        for path in quarantined(core.spool):
             if path in self._moved:
                 continue
             try:

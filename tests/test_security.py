@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from fault_rig import seed
 from local_rig import Quick, content
-from store_rig import make_options, store_of, until
+from store_rig import Shifted, make_options, store_of, until
 
 from cachestore.errors import CacheStoreError, InvalidKey, SpoolError
 from cachestore.keys import check_key
@@ -174,6 +174,33 @@ def test_linked_folders_in_the_cache_are_not_entered(tmp_path: Path, outside: Pa
         untouched(outside)
         store.close(drain=0)
     untouched(outside)
+
+
+def test_what_lies_behind_a_linked_folder_is_not_cleaned_up(tmp_path: Path, outside: Path) -> None:
+    """Although it has the names of our own files, and is old."""
+    bucket = MemoryRemote()
+    names = [f"{'a' * 64}{ending}" for ending in (
+        f".{'b' * 8}.part", f"-{'b' * 32}.wav", f"-{'b' * 16}.wav", f".{'b' * 32}.wav",
+    )]  # fmt: skip
+    for name in names:
+        (outside / name).write_bytes(b"not ours")
+    root = tmp_path / "cache" / bucket.remote_id
+    root.mkdir(parents=True)
+    (tmp_path / "spool").mkdir()
+    for folder in (root / "parts", root / "transit", root / "damaged", root / "aa"):
+        folder.symlink_to(outside)
+    for folder in ("quarantine", "aa"):
+        (tmp_path / "spool" / folder).symlink_to(outside)
+    (tmp_path / "spool" / "bb").mkdir()
+    stray = tmp_path / "spool" / "bb" / f"{'b' * 64}.{'c' * 32}.wav"
+    stray.write_bytes(b"perhaps an only copy")
+    options = make_options(tmp_path, mode="remote", handout_grace=0.0)
+    with store_of(options, remote=bucket, clock=Shifted(30 * 86400.0)) as store:
+        store.clean()
+        store.fsck(repair=True)
+        store.close(drain=0)
+    assert {path.name for path in outside.iterdir()} == {"precious", *names}
+    assert stray.read_bytes() == b"perhaps an only copy"
 
 
 def test_linked_shards_of_the_spool_are_not_entered(tmp_path: Path, outside: Path) -> None:

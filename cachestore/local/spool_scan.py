@@ -211,6 +211,8 @@ def _put_aside(spool: SpoolReader, path: Path) -> Path | None:
     """
     folder = spool.root / QUARANTINE
     spool.files.make_folder(folder)
+    if not is_real_folder(folder):
+        return None  # a planted link: what may be an only copy stays where it is
     fd = spool.files.open_read(path)
     try:
         if not spool.files.try_lock(fd):
@@ -220,3 +222,14 @@ def _put_aside(spool: SpoolReader, path: Path) -> Path | None:
         return target
     finally:
         spool.files.close(fd)
+
+
+def quarantined(spool: SpoolReader) -> list[Path]:
+    """What was put aside; no other files, and nothing behind a link."""
+    folder = spool.root / QUARANTINE
+    if not is_real_folder(folder):
+        return []
+    names = (
+        name for name in spool.files.list(folder) if _BAD.fullmatch(name) or _BODY.fullmatch(name)
+    )
+    return [folder / name for name in sorted(names) if is_plain(folder / name)]
