@@ -166,6 +166,13 @@ def test_an_upload_through_the_app_is_checked(client: TestClient, app: App) -> N
     assert client.get(f"/media/links/{token}/x").status_code == 403
 
 
+def test_metrics_count_from_the_start(client: TestClient, app: App) -> None:
+    app.api.state.storage.sync.put("a.txt", b"x")
+    assert client.get("/media/metrics").status_code == 401
+    text = client.get("/media/metrics", headers=MAY).text
+    assert 'cachestore_writes_total{operation="put"} 1.0' in text
+
+
 def test_links_end(client: TestClient, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     store = app.api.state.storage.sync
     store.put("a b.txt", b"x")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -52,6 +53,8 @@ def store_lifespan(
         store = AsyncCacheStore(await done_by(POOL, lambda: open_store(settings, **overrides)))
         app.state.storage = store
         try:
+            if find_spec("prometheus_client") is not None:
+                await done_by(POOL, lambda: _metrics_of(store.sync))  # they count from now on
             await store.start()
             if inner is None:
                 yield
@@ -306,9 +309,22 @@ def _add_state(router: APIRouter, store: Source, guards: Sequence[Any]) -> None:
         found: CacheStore = store_of(store, request)
         return (await done_by(POOL, found.stats)).as_dict()
 
+    @router.get("/metrics", dependencies=guards, response_class=Response)
+    async def metrics(request: Request) -> Response:
+        """For Prometheus; needs the extra `metrics`."""
+        found = store_of(store, request)
+        text = await done_by(POOL, lambda: _metrics_of(found))
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
     @router.get("/storage/queue", dependencies=guards)
     async def queue(request: Request) -> list[dict[str, Any]]:
         """What the bucket does not have yet."""
         with _answers():
             items = await done_by(POOL, store_of(store, request).pending)
         return [{**asdict(item), "path": None} for item in items]
+
+
+def _metrics_of(store: CacheStore) -> bytes:
+    from cachestore.metrics import metrics_of
+
+    return metrics_of(store).text()
