@@ -328,6 +328,7 @@ def test_only_old_databases_of_our_own_are_tidied_away(box: Box, tmp_path: Path)
     left = box.database
     junk_row(box)
     box.catalog.get("a")
+    box.fill(box.catalog, "kept")
     stranger = box.folder / "photos.db"
     stranger.write_text("not ours")
     link = box.folder / ("0" * 16 + ".db")
@@ -340,6 +341,7 @@ def test_only_old_databases_of_our_own_are_tidied_away(box: Box, tmp_path: Path)
     assert not left.exists()
     assert stranger.exists()
     assert link.is_symlink()
+    assert box.catalog.get("kept") is not None
     box.fill(box.catalog, "b")
     assert box.catalog.get("b") is not None
 

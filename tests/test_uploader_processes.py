@@ -216,6 +216,7 @@ def test_a_child_forked_while_the_parent_uploads_leaves_the_parent_alone(tmp_pat
         assert held.reached.wait(30)
         assert in_child(lambda: rig.uploader.pending()[0].key == KEY) == 0
         assert rig.uploader.health()["leading"]
+        assert leading_pid(rig.files, rig.spool.root) == os.getpid()
         held.release.set()
         assert rig.uploader.wait(KEY, ticket.id, 60) == "uploaded"
     finally:
