@@ -205,8 +205,12 @@ def test_08_torn_or_missing_metadata_deletes_nothing(rig: Rig) -> None:
     seed(rig.bucket, "clean.wav", AUDIO)
     rig.remote.up()
     store.get("clean.wav")
-    stranger = rig.options.cache_dir / "song_1.cache"
-    stranger.write_bytes(b"an older app's file")
+    strangers = [
+        rig.options.cache_dir / "song_1.cache",
+        store.core.cache.path(store.core.catalog.rows()[0]).with_name("song_2.cache"),
+    ]
+    for stranger in strangers:
+        stranger.write_bytes(b"an older app's file")
     (rig.options.cache_dir / "metadata.json").write_text('{"song_1": {"expi')
     store.close(drain=0)
     torn = list(rig.options.cache_dir.glob("*/catalog/*"))
@@ -217,7 +221,7 @@ def test_08_torn_or_missing_metadata_deletes_nothing(rig: Rig) -> None:
     again.clean()
     again.fsck(repair=True)
     assert again.read("pending.wav") == again.read("clean.wav") == AUDIO
-    assert stranger.read_bytes() == b"an older app's file"
+    assert [path.read_bytes() for path in strangers] == [b"an older app's file"] * 2
     assert (rig.options.cache_dir / "metadata.json").exists()
     again.start()
     assert again.flush(60).done
