@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from spool_rig import REMOTE, make_spool
 from store_rig import make_options
 
@@ -107,3 +110,34 @@ class CacheRig:
     def close(self) -> None:
         self.janitor.close()
         self.catalog.close()
+
+
+class Box:
+    """A catalog with one row, its folder, and what it said."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "catalog"
+        self.said: list[str] = []
+        self.catalog = open_catalog(self.folder, self.said)
+        self.fill(self.catalog)
+
+    def fill(self, catalog: Catalog, key: str = "a") -> None:
+        assert catalog.admit(make_row(key), max_bytes=HUGE).admitted
+
+    @property
+    def database(self) -> Path:
+        return self.folder / (self.folder / "current").read_text()
+
+    def edit(self, *statements: str) -> None:
+        """Run SQL in the current database, as a stranger."""
+        db = sqlite3.connect(self.database, isolation_level=None)
+        for statement in statements:
+            db.execute(statement)
+        db.close()
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    made = Box(tmp_path)
+    yield made
+    made.catalog.close()

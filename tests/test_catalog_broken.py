@@ -8,47 +8,16 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from cache_rig import HUGE, make_row, open_catalog
+from cache_rig import HUGE, Box, make_row, open_catalog
+from cache_rig import box as box
 from process_rig import finish, say, start
 
 from cachestore.local import catalog_files
-from cachestore.local.catalog import Catalog
-
-
-class Box:
-    """A catalog with one row, its folder, and what it said."""
-
-    def __init__(self, root: Path) -> None:
-        self.folder = root / "catalog"
-        self.said: list[str] = []
-        self.catalog = open_catalog(self.folder, self.said)
-        self.fill(self.catalog)
-
-    def fill(self, catalog: Catalog, key: str = "a") -> None:
-        assert catalog.admit(make_row(key), max_bytes=HUGE).admitted
-
-    @property
-    def database(self) -> Path:
-        return self.folder / (self.folder / "current").read_text()
-
-    def edit(self, *statements: str) -> None:
-        """Run SQL in the current database, as a stranger."""
-        db = sqlite3.connect(self.database, isolation_level=None)
-        for statement in statements:
-            db.execute(statement)
-        db.close()
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
-    made = Box(tmp_path)
-    yield made
-    made.catalog.close()
 
 
 def garbage(box: Box) -> None:
@@ -155,53 +124,6 @@ def test_a_removed_log_is_noticed(box: Box) -> None:
     assert [row.key for row in open_catalog(box.folder).rows_below("")] == ["b"]
 
 
-def test_others_follow_to_the_new_database(box: Box) -> None:
-    other = open_catalog(box.folder)
-    assert other.get("a") is not None
-    junk_row(box)
-    assert box.catalog.get("a") is None
-    assert other.get("a") is None
-    box.fill(other, "b")
-    assert box.catalog.get("b") is not None
-    assert len(list(box.folder.glob("*.db"))) == 2, "only one of them may begin a new one"
-    other.close()
-
-
-def test_others_follow_although_the_old_database_works_for_them(box: Box) -> None:
-    other = open_catalog(box.folder)
-    assert other.get("a") is not None
-    left = box.database
-    box.catalog._files.give_up(sqlite3.DatabaseError("of one process alone"), left)
-    assert other.get("a") is None
-    box.fill(other, "b")
-    assert box.catalog.get("b") is not None
-    other._files.give_up(sqlite3.DatabaseError("noticed too late"), left)
-    assert box.catalog.get("b") is not None
-    assert other.get("b") is not None
-    assert len(list(box.folder.glob("*.db"))) == 2
-    other.close()
-
-
-def test_what_cannot_be_made_is_not_tried_at_every_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tries: list[object] = []
-
-    def fail(*_: object) -> None:
-        tries.append(None)
-        raise OSError(errno.EIO, "the disk is broken")
-
-    monkeypatch.setattr(catalog_files.CatalogFiles, "_move_on", fail)
-    monkeypatch.setattr(catalog_files, "_REST_SECONDS", 3600.0)
-    catalog = open_catalog(tmp_path / "catalog")
-    assert catalog.get("a") is None
-    before = len(tries)
-    assert before
-    for _ in range(5):
-        assert catalog.get("a") is None
-    assert len(tries) == before
-
-
 def test_a_catalog_that_cannot_be_made_is_empty_and_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,22 +187,6 @@ def test_what_cannot_be_known_is_not_called_absent(
     removed(box)
     box.catalog.close()
     assert box.catalog.lacks("a")
-
-
-@pytest.mark.parametrize("disk", ["read-only", "writable", "read-only, with a log"])
-def test_a_disk_that_became_read_only_is_asked_all_the_same(
-    box: Box, monkeypatch: pytest.MonkeyPatch, disk: str
-) -> None:
-    """No row can be taken out of it: what is not in there now stays out."""
-    box.catalog.close()
-    if disk == "read-only, with a log":
-        Path(f"{box.database}-wal").write_bytes(b"rows that cannot be seen")
-    monkeypatch.setattr(catalog_files.CatalogFiles, "_open", _no_more_files)
-    if disk != "writable":
-        monkeypatch.setattr(os, "access", lambda *_: False)
-    catalog = open_catalog(box.folder)
-    assert not catalog.lacks("a")
-    assert catalog.lacks("b") is (disk == "read-only")
 
 
 def _no_more_files(*_: object) -> None:

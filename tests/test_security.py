@@ -187,12 +187,11 @@ def test_what_lies_behind_a_linked_folder_is_not_cleaned_up(tmp_path: Path, outs
         (outside / name).write_bytes(b"not ours")
     root = tmp_path / "cache" / bucket.remote_id
     root.mkdir(parents=True)
-    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "bb").mkdir(parents=True)
     for folder in (root / "parts", root / "transit", root / "damaged", root / "aa"):
         folder.symlink_to(outside)
     for folder in ("quarantine", "aa"):
         (tmp_path / "spool" / folder).symlink_to(outside)
-    (tmp_path / "spool" / "bb").mkdir()
     stray = tmp_path / "spool" / "bb" / f"{'b' * 64}.{'c' * 32}.wav"
     stray.write_bytes(b"perhaps an only copy")
     options = make_options(tmp_path, mode="remote", handout_grace=0.0)
