@@ -181,6 +181,30 @@ def test_a_fault_at_any_call_of_a_first_read_costs_a_download_at_most(
     store.close()
 
 
+def test_bytes_that_a_disk_refuses_when_the_file_is_closed_are_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, bucket = BrokenDisk(), MemoryRemote()
+    store = idle(tmp_path, disk, bucket)
+    seed(bucket, "far.wav", BYTES)
+    close, lost = disk.close, []
+
+    def refuse(fd: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{fd}")
+        if not lost and name.endswith(".wav") and name.startswith(str(store.options.cache_dir)):
+            lost.append(name)
+            os.ftruncate(fd, 10)
+            close(fd)
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        close(fd)
+
+    monkeypatch.setattr(disk, "close", refuse)
+    for _ in range(2):
+        assert store.get("far.wav").read_bytes() == store.read("far.wav") == BYTES
+    assert lost
+    store.close()
+
+
 @pytest.mark.parametrize("code", CODES, ids=named)
 def test_a_fault_at_any_call_of_a_read_of_pending_work_is_not_seen(
     tmp_path: Path, code: int
@@ -234,7 +258,8 @@ def test_a_cache_that_does_not_work_at_all_is_bypassed_until_it_does(
     store.clean()
     assert store.fsck().tickets <= 1
     assert store.health()["mode"] == "remote"
-    assert any(isinstance(e, events.Trouble) and e.where == "cache" for e in heard)
+    troubles = [e for e in heard if isinstance(e, events.Trouble) and e.where == "cache"]
+    assert any(e.key == "far.wav" and "bypassed" in e.error for e in troubles)
     bypass = store.core.bypass._folder
     assert bypass is not None
 
