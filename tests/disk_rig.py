@@ -44,11 +44,15 @@ class BrokenDisk(Files):
         nth: int = 1,
         times: float = 1,
         calls: tuple[str, ...] = CALLS,
+        threads: str = "",
     ) -> None:
-        """Let `times` calls below a folder fail with `code`, from the `nth` on."""
+        """Let `times` calls below a folder fail with `code`, from the `nth` on.
+
+        `threads`: how the names of the threads begin whose calls count.
+        """
         with self._lock:
             self._below, self._code, self._nth = str(below), code, nth
-            self._times, self._calls = times, calls
+            self._times, self._calls, self._threads = times, calls, threads
             self.seen = []
             self._armed = True
 
@@ -60,6 +64,8 @@ class BrokenDisk(Files):
 
     def _fails(self, name: str, where: Any) -> bool:
         if not self._armed or name not in self._calls:
+            return False
+        if not threading.current_thread().name.startswith(self._threads):
             return False
         path = os.readlink(f"/proc/self/fd/{where}") if isinstance(where, int) else str(where)
         with self._lock:
