@@ -295,6 +295,8 @@ def test_many_putters_do_not_pass_the_limit_by_more_than_a_file_each(rig: Rig) -
         thread.start()
     for thread in threads:
         thread.join(60)
-    count, size = store.core.board.pending()
+    items = store.pending()
+    size = sum(item.size for item in items)
+    assert store.core.board.pending() == (len(items), size)
     assert LIMIT <= size <= LIMIT + 3 * 1000
-    assert count + len(refused) == 80
+    assert len(items) + len(refused) == 80
