@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from concurrency_rig import Asked, on_double
-from store_rig import store_of, until
+from local_rig import content
+from store_rig import make_options, store_of, until
 
 from cachestore.errors import NotFound
 from cachestore.keys import place_of
 from cachestore.local.tickets import Ticket, encode
+from cachestore.remote.memory import MemoryRemote
 from cachestore.testing.r2 import R2Double
+from cachestore.uploads import leader
 
 
 def fill(root: Path, remote_id: str, count: int) -> None:
@@ -65,6 +70,34 @@ def first_reads(tmp_path: Path, double: R2Double, count: int) -> float:
 def test_five_thousand_tickets_at_start(tmp_path: Path) -> None:
     with R2Double() as double:
         first_reads(tmp_path, double, 5_000)
+
+
+def test_nobody_waits_until_the_tickets_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The uploader is held at the first ticket that it reads."""
+    held, go, read_item = threading.Event(), threading.Event(), leader.read_item
+
+    def wait(*arguments: Any) -> Any:
+        held.set()
+        assert go.wait(60)
+        return read_item(*arguments)
+
+    monkeypatch.setattr(leader, "read_item", wait)
+    options, bucket = make_options(tmp_path, mode="remote"), MemoryRemote()
+    fill(options.spool_dir, bucket.remote_id, 20)
+    store = store_of(options, remote=bucket)
+    store.start()
+    assert held.wait(60)
+    assert store.get("k/10").read_bytes() == b"k/10"
+    with pytest.raises(NotFound):
+        store.get("k/11")
+    assert store.put("new", b"x").wait(60) == "uploaded"
+    assert store.read("new") == b"x"
+    go.set()
+    assert store.flush(60).done
+    assert content(bucket) == {"k/0": b"k/0", "k/10": b"k/10", "new": b"x"}
+    store.close()
 
 
 @pytest.mark.torture
