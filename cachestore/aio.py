@@ -16,6 +16,7 @@ from cachestore.checking import FsckReport
 from cachestore.events import Event
 from cachestore.flight import Pool
 from cachestore.keys import check_key
+from cachestore.links import Links
 from cachestore.listing import Item
 from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
 from cachestore.options import Options
@@ -176,6 +177,10 @@ class AsyncCacheStore:
     @property
     def options(self) -> Options:
         return self.sync.options
+
+    @property
+    def links(self) -> Links:
+        return self.sync.links
 
     def subscribe(self, hook: Callable[[Event], None]) -> Callable[[], None]:
         """Not awaited: `hook` is called by whichever thread something happens in."""
