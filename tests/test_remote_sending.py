@@ -282,6 +282,15 @@ def test_a_file_that_is_gone(rig: Rig) -> None:
         rig.send()
 
 
+def test_a_link_is_not_followed(rig: Rig) -> None:
+    """Not even when it leads to the very bytes."""
+    kept = rig.path.with_name("elsewhere")
+    rig.path.rename(kept)
+    rig.path.symlink_to(kept)
+    with pytest.raises(SourceError, match="cannot be read"):
+        rig.send()
+
+
 def test_what_is_empty_has_a_digest_too(rig: Rig) -> None:
     rig.write(0)
     rig.sha256 = "0" * 64

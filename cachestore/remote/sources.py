@@ -18,9 +18,10 @@ class SendCancelled(CacheStoreError):
 
 
 def open_source(path: str | Path, key: str) -> int:
-    """A descriptor for reading; `SourceError` if the file cannot be opened."""
+    """A descriptor for reading; `SourceError` if the file cannot be opened, or is a link."""
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
-        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        return os.open(path, flags)
     except OSError as error:
         raise SourceError(f"put {key!r}: the file cannot be read: {error}") from error
 
