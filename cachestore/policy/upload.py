@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import errno
 import re
 from collections.abc import Mapping
 from typing import Literal
@@ -45,8 +46,10 @@ def kind_of(error: BaseException) -> Kind:
         return "condition"
     if isinstance(error, SourceError):
         cause = error.__cause__
-        # Out of descriptors, or a disk error: the body itself may be well.
-        passes = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+        # Out of descriptors, or a disk error: the body itself may be well. Not where there is
+        # none, or a link in its place.
+        gone = (errno.ENOENT, errno.ELOOP)
+        passes = isinstance(cause, OSError) and cause.errno not in gone
         return "passing" if passes else "permanent"
     if isinstance(error, (Rejected, Unsupported, ValueError)):
         return "permanent"
