@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import errno
+import json
 import re
 from collections.abc import Mapping
 from typing import Literal
@@ -48,8 +48,8 @@ def kind_of(error: BaseException) -> Kind:
         cause = error.__cause__
         # Out of descriptors, or a disk error: the body itself may be well. Not where there is
         # none, or a link in its place.
-        gone = (errno.ENOENT, errno.ELOOP)
-        passes = isinstance(cause, OSError) and cause.errno not in gone
+        gone = isinstance(cause, FileNotFoundError)
+        passes = isinstance(cause, OSError) and not gone and cause.errno != errno.ELOOP
         return "passing" if passes else "permanent"
     if isinstance(error, (Rejected, Unsupported, ValueError)):
         return "permanent"
