@@ -186,7 +186,7 @@ class Checker:
         core = self._core
         if not self._repair or core.catalog.remove(row.key, row.file) is None:
             return ""
-        core.cache.quarantine(row)
+        core.room.quarantine(row)
         return "forgotten; the next read fetches it"
 
     def _check_strays(self) -> None:

@@ -24,9 +24,11 @@ from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
 from cachestore.local.facts import Facts
 from cachestore.local.folder import LocalFolder
+from cachestore.local.handing import HandOuts
 from cachestore.local.hot import HotMap
 from cachestore.local.pending_index import PendingIndex
 from cachestore.local.records import Record
+from cachestore.local.room import Room
 from cachestore.local.spool import Spool
 from cachestore.local.tickets import Ticket
 from cachestore.model import ObjectInfo, RemoteObject, Storage
@@ -52,6 +54,8 @@ class Core:
     spool: Spool
     catalog: Catalog
     cache: CacheFiles
+    room: Room
+    hand_outs: HandOuts
     facts: Facts
     bypass: Bypass
     folder: LocalFolder

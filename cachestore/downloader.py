@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from cachestore import events
 from cachestore.clock import Clock
-from cachestore.errors import CacheStoreError, Corrupt, SpoolError
+from cachestore.errors import CacheFull, CacheStoreError, Corrupt, SpoolError
 from cachestore.events import Events
 from cachestore.files import Files, allocated
 from cachestore.keys import Place
@@ -20,6 +19,7 @@ from cachestore.local.bypass import Bypass
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
+from cachestore.local.room import Grant, Room
 from cachestore.local.spool import Spool
 from cachestore.local.tickets import Ticket
 from cachestore.model import RemoteObject
@@ -27,6 +27,9 @@ from cachestore.options import Options
 from cachestore.remote.base import RemoteStore
 from cachestore.remote.budget import Budget
 from cachestore.remote.fetching import fetch, has_digest, verify_digest
+
+_STEP = 8 << 20
+"""Bytes at a time for which room is asked while a file's size is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Downloader:
         spool: Spool,
         catalog: Catalog,
         cache: CacheFiles,
+        room: Room,
         events: Events,
         clock: Clock,
         options: Options,
@@ -60,6 +64,7 @@ class Downloader:
         self._files: Files = spool.files
         self._catalog = catalog
         self._cache = cache
+        self._room = room
         self._events = events
         self._clock = clock
         self._options = options
@@ -72,6 +77,10 @@ class Downloader:
         """Seconds since the last bytes of a key's download arrived; None if none is under way."""
         last = self._progress.get(key)
         return None if last is None else self._clock.monotonic() - last
+
+    def crowded(self, key: str) -> CacheFull | None:
+        """Set while a download waits for room, and not for the remote."""
+        return self._room.full(key) if self._room.waits(key) else None
 
     def trustworthy(self, row: Row, *, verify: bool) -> bool:
         """Hash a copy that was not yet synced when the machine went down, once; or any on demand.
@@ -90,7 +99,7 @@ class Downloader:
             self._checked.add(row.file)
             return True
         self._catalog.remove(row.key, row.file)
-        self._cache.quarantine(row)
+        self._room.quarantine(row)
         return False
 
     def _is_whole(self, row: Row) -> bool:
@@ -190,18 +199,7 @@ class Downloader:
             if landed is not None:
                 return landed
             if not mine:
-                return self._alone(part)
-
-    def _alone(self, part: Path) -> tuple[int, Path]:
-        """Whoever holds the shared file does not move: download on one's own."""
-        own = part.with_name(f"{part.stem}.{secrets.token_hex(8)}.part")
-        fd = self._cache.open_part(own)
-        try:
-            self._files.try_lock(fd)
-        except OSError:
-            self._files.close(fd)
-            raise
-        return fd, own
+                return self._cache.new_part(place)  # its holder does not move: alone
 
     def _wait_for(self, fd: int, key: str) -> bool:
         """Lock the file; False when its holder makes no progress for the flight's patience."""
@@ -237,11 +235,18 @@ class Downloader:
 
     # -- the bytes -----------------------------------------------------------------------------
 
-    def _fetch(self, key: str, fd: int) -> RemoteObject:
-        """Fill `fd` with the object's verified bytes."""
+    def _fetch(self, key: str, fd: int, grant: Grant | None) -> RemoteObject:
+        """Fill `fd` with the object's verified bytes, in the room that `grant` stands for."""
         assert self._remote is not None
 
+        def begins(info: RemoteObject) -> None:
+            if grant is not None:
+                self._room.fill(grant, info.size if info.size >= 0 else _STEP, info)
+
         def write_at(offset: int, data: bytes) -> None:
+            end = offset + len(data)
+            if grant is not None and end > grant.bytes:  # its size was not told, or is another
+                self._room.fill(grant, end + _STEP)
             self._files.pwrite(fd, data, offset)
             self._progress[key] = self._clock.monotonic()
 
@@ -252,26 +257,22 @@ class Downloader:
             parts=self._options.download_parts,
             part_size=self._options.part_size,
             budget=self._budget,
+            on_info=begins,
         )
         if not fetched.verified:
             verify_digest(fd, fetched.info)
         return fetched.info
 
     def _into(self, fd: int, part: Path, key: str, place: Place, token: int) -> Landed:
+        grant = self._room.grant(key, place, part)
         try:
-            info = self._fetch(key, fd)
-        except OSError as error:
+            info = self._fetch(key, fd, grant)
+            return self._admit(fd, part, info, grant, place, token)
+        except BaseException as error:
             self._drop(part)
-            if isinstance(error, CacheStoreError):
+            self._room.release(grant)
+            if not isinstance(error, OSError) or isinstance(error, CacheStoreError):
                 raise
-            return self._past_the_cache(key, error)
-        except BaseException:
-            self._drop(part)
-            raise
-        try:
-            return self._admit(fd, part, info, key, place, token)
-        except OSError as error:
-            self._drop(part)
             return self._past_the_cache(key, error)
 
     def _drop(self, part: Path) -> None:
@@ -283,42 +284,28 @@ class Downloader:
         fd: int,
         part: Path,
         info: RemoteObject,
-        key: str,
+        grant: Grant,
         place: Place,
         token: int,
     ) -> Landed:
         """Make the file a clean copy if nothing about the key changed (L1, L2); else transit."""
-        name = self._cache.new_name(place, key)
-        final = self._cache.settle(part, fd, name)
-        row = self._row(info, key, name, final)
+        final = self._cache.settle(part, fd, grant.goal)
+        row = self._row(info, grant, final)
         try:
             with self._spool.lock_now(place) as got:
                 unchanged = got and self._board.token(place.slot) == token
-                if unchanged and self._spool.read(place) is None:
-                    done = self._catalog.admit(
-                        row,
-                        max_bytes=self._options.cache_max_bytes,
-                        max_entries=self._options.cache_max_entries,
-                    )
-                    gone = [*done.evicted, *([done.replaced] if done.replaced else [])]
-                    self._discard(done.evicted, gone)
-                    if done.admitted:
-                        return Landed(final, info, row)
+                if unchanged and self._spool.read(place) is None and self._room.keep(grant, row):
+                    return Landed(final, info, row)
         except SpoolError:
             pass
-        return Landed(self._cache.to_transit(final, place, key), info, None)
+        return Landed(self._room.passes(grant, self._cache.to_transit(final)), info, None)
 
-    def _discard(self, evicted: list[Row], gone: list[Row]) -> None:
-        self._cache.discard(gone)
-        for row in evicted:
-            self._events.emit(events.Evicted(row.key, row.size, "space"))
-
-    def _row(self, info: RemoteObject, key: str, name: str, final: Path) -> Row:
+    def _row(self, info: RemoteObject, grant: Grant, final: Path) -> Row:
         stat = self._files.stat(final)
         now = self._clock.now()
         return Row(
-            key=key,
-            file=name,
+            key=grant.key,
+            file=grant.goal,
             size=stat.st_size,
             mtime_ns=stat.st_mtime_ns,
             inode=stat.st_ino,
@@ -337,15 +324,18 @@ class Downloader:
     def _past_the_cache(self, key: str, error: OSError) -> Landed:
         """The cache's disk does not work: the caller's bytes go elsewhere."""
         self._events.emit(events.Trouble(key, "cache", f"bypassed: {error}"))
-        path, info = self._bypass.fill(key, lambda fd: self._fetch(key, fd))
+        path, info = self._bypass.fill(key, lambda fd: self._fetch(key, fd, None))
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self._shrink(info.size)
         return Landed(path, info, None)
 
     def _shrink(self, size: int) -> None:
         """The disk was full before the cache reached its limit: the next file is to find room."""
-        gone = self._catalog.remove_many(self._catalog.worst(size, 0))
-        self._discard(gone, gone)
+        worst = self._catalog.worst(size, 0)
+        self._cache.discard(worst)  # the files first: the catalog may have no room to say so
+        gone = self._catalog.remove_many(worst)
+        for row in gone:
+            self._events.emit(events.Evicted(row.key, row.size, "space"))
 
     def close(self) -> None:
         """Remove what went past the cache."""

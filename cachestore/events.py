@@ -96,7 +96,22 @@ class Superseded(Event):
 
 @dataclass(frozen=True, slots=True)
 class Evicted(Event):
-    """A clean copy left the cache. `reason`: space, age, invalid or asked."""
+    """A clean copy left the cache.
+
+    `reason`: space, free (the disk's free share), age, invalid or asked.
+    """
+
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """A file was handed out and not kept.
+
+    `reason`: pattern, size or uses (the settings), large (more than the limit), worth (less than
+    what would have to leave), room (all that could leave was just handed out).
+    """
 
     size: int
     reason: str

@@ -13,7 +13,7 @@ from typing import Literal, NoReturn
 from cachestore import events
 from cachestore.core import Core, Timer, info_of_remote, info_of_row, info_of_ticket
 from cachestore.downloader import Downloader, Landed
-from cachestore.errors import NotFound, RemoteError, RemoteUnavailable, SpoolError
+from cachestore.errors import CacheFull, NotFound, RemoteError, RemoteUnavailable, SpoolError
 from cachestore.keys import Place
 from cachestore.local.catalog_rows import Row
 from cachestore.local.folder_reader import LocalFile
@@ -58,13 +58,17 @@ class Finder:
         self._adopt = adopt
         self._downloader = downloader
 
-    def find(self, key: str, max_age: float | None = None) -> Found:
-        """The newest version of a checked key as a file; raises `NotFound` or why not."""
+    def find(self, key: str, max_age: float | None = None, *, hand_out: bool = False) -> Found:
+        """The newest version of a checked key as a file; raises `NotFound` or why not.
+
+        `hand_out`: its path goes to the app, and stays readable for the grace.
+        """
         core = self._core
         place = core.spool.place(key)
         for _ in range(8):
             core.check_open()
-            core.board.hand_out(place.slot, core.clock.now())
+            if hand_out:
+                core.board.hand_out(place.slot, core.clock.now())
             token = core.board.token(place.slot)
             found = self._look(key, place, token, max_age)
             if found is not None:
@@ -198,6 +202,9 @@ class Finder:
             return self._miss(row.key, place, token, row)
         except RemoteError as error:
             return self._on_error(row, token, error)
+        except CacheFull as error:
+            self._core.trouble("cache", error)
+            return self._on_error(row, token, None)
 
     def _on_error(self, row: Row, token: int, error: RemoteError | None) -> Found:
         now = self._core.clock.now()
@@ -309,9 +316,8 @@ class Finder:
                     last = now - silence
                 left = last + deadline - now
                 if left <= 0:
-                    raise RemoteUnavailable(
-                        f"no bytes of {key!r} arrived for {deadline:g} s; try again later"
-                    ) from None
+                    late = f"no bytes of {key!r} arrived for {deadline:g} s; try again later"
+                    raise self._downloader.crowded(key) or RemoteUnavailable(late) from None
 
     def _found_landed(self, key: str, landed: Landed, token: int, seconds: float) -> Found:
         now = self._core.clock.now()

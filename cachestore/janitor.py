@@ -17,6 +17,7 @@ from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
 from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
+from cachestore.local.room import Room
 from cachestore.local.spool import Spool
 from cachestore.local.spool_scan import recount_shard, tidy_shard
 from cachestore.local.tallies import Tallies
@@ -37,6 +38,7 @@ class Janitor:
         spool: Spool,
         catalog: Catalog,
         cache: CacheFiles,
+        room: Room,
         hot: HotMap,
         files: Files,
         clock: Clock,
@@ -48,6 +50,7 @@ class Janitor:
         self._spool = spool
         self._catalog = catalog
         self._cache = cache
+        self._room = room
         self._hot = hot
         self._files = files
         self._clock = clock
@@ -106,15 +109,26 @@ class Janitor:
     # -- the work --------------------------------------------------------------------------------
 
     def run_once(self) -> dict[str, int]:
-        """Do everything now; returns how many of what were removed."""
-        done = {"expired": 0, "evicted": 0, "files": 0, "bodies": 0}
+        """Do everything now; returns how many of what were removed.
+
+        Copies: "expired" (nobody asked for them), "evicted" (the limits), "freed" (the disk's
+        free share). Files: "condemned" (had left, and were in use until now), "orphaned" (known
+        to nobody), "unfinished" (of processes that died), "files" (others of ours), "bodies" (of
+        the spool).
+        """
+        done = dict.fromkeys(
+            ("expired", "evicted", "freed", "condemned", "orphaned", "unfinished", "files",
+             "bodies"), 0,
+        )  # fmt: skip
         self.flush_hits()
         steps: tuple[tuple[str, Callable[[], int]], ...] = (
+            ("condemned", self._room.tidy),
+            ("unfinished", self._room.reclaim),
             ("expired", self._expire),
             ("evicted", self._keep_limits),
-            ("files", self._cache.remove_waiting),
-            ("files", self._orphans),
-            ("files", self._cache.sweep),
+            ("freed", self._keep_free),
+            ("orphaned", self._orphans),
+            ("unfinished", self._cache.sweep),
             ("files", self._catalog.tidy),
             ("bodies", self._tidy_spool),
             ("files", self._tidy_folder),
@@ -129,17 +143,20 @@ class Janitor:
         return done
 
     def quick(self) -> None:
-        """What is done every few seconds: counted hits, syncing, files that waited."""
+        """What is done every few seconds: counted hits, syncing, files that waited, watermarks."""
         self.flush_hits()
         self._sync()
-        self._cache.remove_waiting()
+        self._room.reclaim()
+        self._room.tidy()
+        self._keep_limits()
 
     def _discard(self, rows: list[Row], reason: str) -> int:
         """Take out what is still there and was not pinned meanwhile."""
         gone = 0
         for start in range(0, len(rows), _SLICE):
-            for row in self._catalog.remove_many(rows[start : start + _SLICE]):
-                self._cache.discard([row])
+            batch = self._catalog.remove_many(rows[start : start + _SLICE])
+            self._room.discard(batch)
+            for row in batch:
                 self._events.emit(Evicted(row.key, row.size, reason))
                 gone += 1
             self._breathe()
@@ -158,26 +175,16 @@ class Janitor:
         return gone
 
     def _keep_limits(self) -> int:
-        """Over a limit only when the settings or the disk changed: admission keeps it."""
-        options = self._options
-        used, entries, _ = self._catalog.totals()
-        need = used - options.cache_max_bytes
-        surplus = entries - options.cache_max_entries if options.cache_max_entries else 0
-        need = max(need, self._missing_free())
-        if need <= 0 and surplus <= 0:
+        """Down to the low watermark. Admission keeps the limit itself, where it did not change."""
+        need = self._room.surplus()
+        if need.nothing:
             return 0
-        return self._discard(self._catalog.worst(need, surplus), "space")
+        return self._discard(self._catalog.worst(need.bytes, need.entries), "space")
 
-    def _missing_free(self) -> int:
-        """Bytes to free so that the disk keeps its free share."""
-        if not self._options.cache_min_free:
-            return 0
-        try:
-            disk = os.statvfs(self._options.cache_dir)
-        except FileNotFoundError:
-            return 0  # somebody removed the cache: nothing is kept
-        wanted = int(disk.f_blocks * disk.f_frsize * self._options.cache_min_free)
-        return wanted - disk.f_bavail * disk.f_frsize
+    def _keep_free(self) -> int:
+        """The disk's free share, which others use up too."""
+        lacking = self._room.lacking()
+        return self._discard(self._catalog.worst(lacking, 0), "free") if lacking > 0 else 0
 
     def _sync(self) -> None:
         """Make copies durable that are older than half a minute, and mark them."""

@@ -20,6 +20,7 @@ from cachestore.files import Files
 from cachestore.flight import Flights, Pool
 from cachestore.janitor import Janitor
 from cachestore.local.board import Board
+from cachestore.local.bookkeeping import log_pages
 from cachestore.local.bypass import Bypass
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
@@ -27,9 +28,11 @@ from cachestore.local.disks import disk_of
 from cachestore.local.evictors import evictor_of
 from cachestore.local.facts import Facts
 from cachestore.local.folder import LocalFolder
+from cachestore.local.handing import HandOuts
 from cachestore.local.hot import HotMap
 from cachestore.local.last_remote import last_remote, remember_remote
 from cachestore.local.pending_index import PendingIndex
+from cachestore.local.room import Room
 from cachestore.local.spool import Spool
 from cachestore.local.tallies import Tallies
 from cachestore.options import Options
@@ -116,7 +119,8 @@ def assemble(
     spool = Spool(options.spool_dir, remote_id, files, board, options.lock_timeout)
     root = options.cache_dir / (remote_id or "local")
     cache = CacheFiles(root, remote_id, files, board, clock, options)
-    catalog = Catalog(root / "catalog", files, clock, _reporter(events), evictor_of(options))
+    catalog = _catalog(root, files, clock, events, options)
+    room = Room(catalog, cache, files, clock, events, options)
     facts = Facts(root / "facts", board)
     folder = LocalFolder(options.local_dir, remote_id, files, clock, options.lock_timeout)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
@@ -124,26 +128,33 @@ def assemble(
     bypass = Bypass(files, clock, options.handout_grace)
     hot = HotMap(board, clock.now if clock.__class__ is not SystemClock else _now())
     uploader = Uploader(
-        guarded, spool=spool, copies=CacheCopies(catalog, cache, files, clock, options),
+        guarded, spool=spool, copies=CacheCopies(catalog, cache, room, files, clock),
         changes=FolderChanges(folder, spool, files), files=files, clock=clock, events=events,
         options=options, budget=budget,
     )  # fmt: skip
     janitor = Janitor(
-        spool=spool, catalog=catalog, cache=cache, hot=hot, files=files, clock=clock,
+        spool=spool, catalog=catalog, cache=cache, room=room, hot=hot, files=files, clock=clock,
         events=events, options=options, tallies=tallies, folder=folder,
     )  # fmt: skip
     downloader = Downloader(
-        guarded, spool=spool, catalog=catalog, cache=cache, events=events, clock=clock,
+        guarded, spool=spool, catalog=catalog, cache=cache, room=room, events=events, clock=clock,
         options=options, budget=budget, bypass=bypass,
     )  # fmt: skip
     core = Core(
         options=options, clock=clock, files=files, events=events, stats=stats,
-        remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, facts=facts,
+        remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, room=room,
+        hand_outs=HandOuts(spool, cache, room, files), facts=facts,
         bypass=bypass, folder=folder, remote=guarded, uploader=uploader, janitor=janitor, hot=hot,
         index=PendingIndex(spool), downloads=Flights(Pool(32, "cachestore-get")),
         asks=Flights(Pool(8, "cachestore-ask")), workers=Pool(8, "cachestore-warm"),
     )  # fmt: skip
     return core, downloader
+
+
+def _catalog(root: Path, files: Files, clock: Clock, events: Events, options: Options) -> Catalog:
+    pages = log_pages(options.cache_max_bytes)
+    evictor = evictor_of(options)
+    return Catalog(root / "catalog", files, clock, _reporter(events), evictor, pages)
 
 
 def _now() -> Any:

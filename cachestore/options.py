@@ -66,8 +66,15 @@ class Options:
     objective: Objective = "time"
 
     cache_max_bytes: int = 5_000_000_000
+    cache_transit_bytes: int = 1_000_000_000
     cache_min_free: float = 0.05
     cache_max_entries: int = 0
+    cache_high: float = 1.0
+    cache_low: float = 1.0
+    admit_include: tuple[str, ...] = ()
+    admit_exclude: tuple[str, ...] = ()
+    admit_max_bytes: int = 0
+    admit_min_uses: int = 1
     handout_grace: float = 60.0
     handout_copy_max: int = 64 * MIB
     janitor_interval: float = 3600.0
@@ -105,8 +112,8 @@ class Options:
         for prefix, ttl in self.ttl_by_prefix:
             if ttl is not None and not ttl >= 0:
                 raise ConfigError(f"the ttl of {prefix} is {ttl} seconds; it cannot be negative")
-        if not 0 <= self.cache_min_free < 1:
-            raise ConfigError("cache_min_free is a share of the disk, at least 0 and below 1")
+        if not self.cache_low <= self.cache_high <= 1:
+            raise ConfigError("the low watermark is at most the high one, and that at most 100 %")
         if self.workers < 1:
             raise ConfigError("workers must be at least 1")
         if self.part_size < 5 * MIB:

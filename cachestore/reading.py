@@ -53,14 +53,24 @@ class Reader:
             raise ValueError(f"max_age is {max_age} seconds; it must be 0 or more")
         key = check_key(key)
         for _ in range(_TRIES):
-            found = self._finder.find(key, max_age)
-            path = found.path if found.ticket is None else self._hand_out(found, found.ticket)
-            if path is not None and self._remember(key, found, path):
-                self._tell(key, found)
+            path = self._path(key, max_age, hand_out=True)
+            if path is not None:
                 return path
         if max_age is not None:
             raise self._not_got(key)
         return self._elsewhere(key)
+
+    def _path(self, key: str, max_age: float | None, *, hand_out: bool) -> Path | None:
+        """A path that was right when it was looked for; None when it vanished meanwhile."""
+        found = self._finder.find(key, max_age, hand_out=hand_out)
+        path = found.path if found.ticket is None else self._hand_out(found, found.ticket)
+        if hand_out:  # again: the grace begins when the path is given, however long it took
+            core = self._core
+            core.board.hand_out(core.spool.place(key).slot, core.clock.now())
+        if path is None or not self._remember(key, found, path):
+            return None
+        self._tell(key, found)
+        return path
 
     def _elsewhere(self, key: str) -> Path:
         """Somebody removes files of the cache as soon as they are made."""
@@ -74,18 +84,14 @@ class Reader:
     def _hand_out(self, found: Found, ticket: Ticket) -> Path | None:
         """A file of the cache with a pending body's bytes: an edit must not reach the only copy."""
         core = self._core
-        place = core.spool.place(ticket.key)
-        body = core.spool.body(ticket)
         try:
-            return core.cache.hand_out(
-                body, place, ticket.key, ticket.id, core.options.handout_copy_max
-            )
+            return core.hand_outs.hand_out(ticket, core.options.handout_copy_max)
         except FileNotFoundError:
             return None
         except OSError as error:
             core.trouble("cache", error)
             found.expires = 0.0  # not hot: it is there for the grace only
-            return self._past_the_cache(ticket.key, body)
+            return self._past_the_cache(ticket.key, core.spool.body(ticket))
 
     def _past_the_cache(self, key: str, body: Path) -> Path | None:
         """A copy elsewhere, since the cache's disk does not work."""
@@ -150,7 +156,7 @@ class Reader:
         """An open descriptor with a shared lock on the newest version's file, and what it is."""
         core = self._core
         key = check_key(key)
-        hot = core.hot.path(key)
+        hot = core.hot.path(key, hand_out=False)
         entry = None if hot is None else core.hot.entry(key)
         if entry is not None and entry.path == hot:
             with contextlib.suppress(OSError):
@@ -158,8 +164,9 @@ class Reader:
                 if entry.describes(os.fstat(fd)):
                     return fd, entry.info
                 os.close(fd)
-        for _ in range(_TRIES):
-            found = self._finder.find(key)
+        for number in range(_TRIES):
+            # The grace is for whoever lost the race against an unlinker once.
+            found = self._finder.find(key, hand_out=number > 0)
             try:
                 fd = self._opened(found.path)
             except OSError:
@@ -198,21 +205,30 @@ class Reader:
     @contextmanager
     def lease(self, key: str) -> Iterator[Path]:
         """See `CacheStore.lease`."""
-        for _ in range(_TRIES):
-            path = self.get(key)
+        fd, path = self._leased(check_key(key))
+        try:
+            yield path
+        finally:
+            os.close(fd)
+
+    def _leased(self, key: str) -> tuple[int, Path]:
+        """A path that needs no grace, since its file is open with a shared lock."""
+        core = self._core
+        for number in range(_TRIES + 1):
+            grace = number > 0  # for whoever lost the race against an unlinker once
+            path = core.hot.path(key, hand_out=grace) or self._path(key, None, hand_out=grace)
+            if path is None and number == _TRIES:
+                path = self._elsewhere(key)
             try:
-                fd = self._core.files.open_read(path)
+                fd = core.files.open_read(path) if path is not None else None
             except OSError:
-                self._core.hot.forget(key)
+                core.hot.forget(key)
                 continue
-            try:
-                self._core.files.try_lock(fd, shared=True)
-                if not _same_file(fd, path):
-                    continue
-                yield path
-                return
-            finally:
-                os.close(fd)
+            if fd is None or path is None:
+                continue
+            if core.files.try_lock(fd, shared=True) and _same_file(fd, path):
+                return fd, path
+            os.close(fd)
         raise self._not_got(key)
 
     def download(self, key: str, destination: Path) -> Path:

@@ -107,7 +107,7 @@ class Keeper:
             "pending": {"count": count, "bytes": size},
             "cache": {
                 "bytes": cached, "max_bytes": options.cache_max_bytes, "entries": entries,
-                "pinned": pinned,
+                "pinned": pinned, **core.room.report(),
             },
             "uploader": uploader,
         }  # fmt: skip

@@ -21,7 +21,9 @@ from cachestore.keys import Place, place_of
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
+from cachestore.local.handing import HandOuts
 from cachestore.local.hot import HotMap
+from cachestore.local.room import Room
 from cachestore.local.tallies import Tallies
 from cachestore.testing.clock import FakeClock
 
@@ -65,10 +67,14 @@ class CacheRig:
         self.catalog = open_catalog(self.root / "catalog", self.said, clock=self.clock)
         self.cache = CacheFiles(self.root, REMOTE, self.files, self.board, self.clock, self.options)
         self.hot = HotMap(self.board, self.clock.now)
+        self.room = Room(
+            self.catalog, self.cache, self.files, self.clock, self.events, self.options
+        )
+        self.hand_outs = HandOuts(self.spool, self.cache, self.room, self.files)
         self.tallies = Tallies(self.clock)
         self.events.subscribe(self.tallies.take)
         self.janitor = Janitor(
-            spool=self.spool, catalog=self.catalog, cache=self.cache, hot=self.hot,
+            spool=self.spool, catalog=self.catalog, cache=self.cache, room=self.room, hot=self.hot,
             files=self.files, clock=self.clock, events=self.events, options=self.options,
             tallies=self.tallies,
         )  # fmt: skip

@@ -133,7 +133,7 @@ class TapedRemote(MemoryRemote):
 
 def watch(tape: Tape, catalog: Catalog, folder: Path) -> None:
     """Note each commit: the database's files, and whether the commit was synced."""
-    change = catalog._change
+    change = catalog.change
 
     def watched(work: Any, otherwise: Any, *, full: bool = False) -> Any:
         with tape._lock:
@@ -144,7 +144,7 @@ def watch(tape: Tape, catalog: Catalog, folder: Path) -> None:
                 tape.say("commit", after, full)
         return result
 
-    catalog._change = watched  # type: ignore[method-assign]  # an instance's own
+    catalog.change = watched  # type: ignore[method-assign]  # an instance's own
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

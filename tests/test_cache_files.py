@@ -15,7 +15,7 @@ from spool_rig import put
 from store_rig import make_options, store_of
 
 from cachestore.files import Files
-from cachestore.local.catalog_rows import is_copy_name
+from cachestore.local.catalog_rows import Row, is_copy_name
 from cachestore.remote.memory import MemoryRemote
 from cachestore.testing.contract_tools import put as upload
 from cachestore.testing.remotes import CountingRemote
@@ -95,11 +95,19 @@ class OtherDisk(Files):
         raise OSError(18, "Invalid cross-device link")
 
 
+def linked_in(rig: CacheRig, body: Path) -> str:
+    fd, part = rig.cache.new_part(rig.place(KEY))
+    name = rig.cache.new_name(rig.place(KEY), KEY)
+    rig.cache.link_in(body, name, fd, part)
+    rig.cache.end_part(fd, part)
+    return name
+
+
 @pytest.mark.parametrize("same_disk", [True, False])
 def test_an_uploaded_body_becomes_a_copy(tmp_path: Path, same_disk: bool) -> None:
     rig = CacheRig(tmp_path, Files() if same_disk else OtherDisk())
     body = rig.spool.body(put(rig.spool, KEY, b"body"))
-    name = rig.cache.link_in(body, rig.place(KEY), KEY)
+    name = linked_in(rig, body)
     copy = rig.root / name
     assert copy.read_bytes() == b"body"
     assert copy.stat().st_mode & 0o777 == 0o444
@@ -112,8 +120,7 @@ def test_an_uploaded_body_becomes_a_copy(tmp_path: Path, same_disk: bool) -> Non
 
 
 def handed_out(rig: CacheRig, ticket: Any, copy_max: int = 1 << 20) -> Path:
-    body = rig.spool.body(ticket)
-    return rig.cache.hand_out(body, rig.place(KEY), KEY, ticket.id, copy_max)
+    return rig.hand_outs.hand_out(ticket, copy_max)
 
 
 def test_a_pending_body_is_handed_out_as_a_copy_made_once(rig: CacheRig) -> None:
@@ -155,11 +162,15 @@ def test_everything_is_made_anew_when_the_folder_is_gone(rig: CacheRig) -> None:
         shutil.rmtree(rig.options.cache_dir)
         assert (rig.root / rig.file(KEY)).exists()
         shutil.rmtree(rig.options.cache_dir)
-        name = rig.cache.link_in(rig.spool.body(ticket), rig.place(KEY), KEY)
-        assert (rig.root / name).exists()
+        assert (rig.root / linked_in(rig, rig.spool.body(ticket))).exists()
 
 
 # -- removal ----------------------------------------------------------------------------------
+
+
+def discard(rig: CacheRig, row: Row) -> None:
+    assert rig.catalog.remove(row.key, row.file) == row
+    rig.room.discard([row])
 
 
 def test_what_nobody_was_handed_goes_at_once_with_a_new_token(rig: CacheRig) -> None:
@@ -174,26 +185,28 @@ def test_a_handed_out_file_stays_for_the_grace(rig: CacheRig) -> None:
     row = rig.add(KEY)
     rig.clock.advance(1000)
     rig.hand_out(KEY)
-    rig.cache.discard([row])
+    discard(rig, row)
+    assert rig.room.usage().cache == row.allocated
     rig.clock.advance(GRACE - 1)
-    assert rig.cache.remove_waiting() == 0
+    assert rig.room.tidy() == 0
     assert rig.cache.path(row).read_bytes() == b"bytes"
     rig.clock.advance(2)
-    assert rig.cache.remove_waiting() == 1
+    assert rig.room.tidy() == 1
     assert not rig.cache.path(row).exists()
-    assert rig.cache.remove_waiting() == 0
+    assert rig.room.usage().cache == 0
+    assert rig.room.tidy() == 0
 
 
 def test_after_the_clock_went_back_the_grace_begins_anew_and_ends(rig: CacheRig) -> None:
     row = rig.add(KEY)
     rig.hand_out(KEY)
     rig.clock.jump(-30 * 86400.0)
-    rig.cache.discard([row])
+    discard(rig, row)
     assert rig.cache.path(row).exists()
     rig.clock.advance(GRACE - 2)
-    assert rig.cache.remove_waiting() == 0
+    assert rig.room.tidy() == 0
     rig.clock.advance(3)
-    assert rig.cache.remove_waiting() == 1
+    assert rig.room.tidy() == 1
 
 
 def child_leases(path: str) -> None:
@@ -212,14 +225,15 @@ def test_a_file_leased_by_another_process_stays(rig: CacheRig) -> None:
     assert child.stdout is not None
     assert child.stdin is not None
     assert child.stdout.readline() == "leased\n"
-    rig.cache.discard([row])
+    discard(rig, row)
     rig.clock.advance(1e6)
-    assert rig.cache.remove_waiting() == 0
+    assert rig.room.tidy() == 0
     assert not rig.cache.orphan(path)
     assert path.exists()
     child.stdin.write("\n")
     finish(child)
-    assert rig.cache.remove_waiting() == 1
+    rig.clock.advance(2)
+    assert rig.room.tidy() == 1
     assert not path.exists()
 
 
@@ -231,9 +245,9 @@ def test_nothing_is_removed_through_a_link(rig: CacheRig, tmp_path: Path) -> Non
     target = outside / path.name
     os.rename(path, target)
     path.symlink_to(target)
-    rig.cache.discard([row])
+    discard(rig, row)
     rig.clock.advance(1e6)
-    rig.cache.remove_waiting()
+    rig.room.tidy()
     assert target.exists()
     # A whole shard folder that is a link.
     path.unlink()
@@ -261,10 +275,9 @@ def test_sweeping_removes_old_downloads_and_hand_outs_of_every_name(rig: CacheRi
     first.chmod(0o644)
     first.write_bytes(b"x")
     handed_out(rig, ticket)
-    rig.cache.to_transit(rig.root / rig.file("other.wav"), rig.place("other.wav"), "other.wav")
-    rig.cache.to_transit(rig.root / rig.file("noext"), rig.place("noext"), "noext")
+    rig.cache.to_transit(rig.root / rig.file("other.wav"))
+    rig.cache.to_transit(rig.root / rig.file("noext"))
     transit, parts = rig.root / "transit", rig.root / "parts"
-    (transit / f"{place.digest}.{'a' * 32}.tmp").write_bytes(b"")
     (parts / f"{place.digest}.{'b' * 16}.part").write_bytes(b"")
     (parts / f"{place.digest}.{'b' * 16}.{'c' * 16}.part").write_bytes(b"")
     under_way = rig.cache.part_path(place, (1 << 64) - 1)
@@ -274,7 +287,7 @@ def test_sweeping_removes_old_downloads_and_hand_outs_of_every_name(rig: CacheRi
         (folder / "notes.txt").write_text("not ours")
     assert rig.cache.sweep() == 0
     rig.clock.advance(GRACE + 5)
-    assert rig.cache.sweep() == 7
+    assert rig.cache.sweep() == 6
     assert [path.name for path in transit.iterdir()] == ["notes.txt"]
     assert sorted(path.name for path in parts.iterdir()) == sorted(["notes.txt", under_way.name])
     os.close(fd)

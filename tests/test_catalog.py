@@ -174,14 +174,6 @@ def test_a_read_never_makes_a_copy_older(catalog: Catalog) -> None:
     assert (row.used, row.uses) == (100.0, 1)
 
 
-def test_acknowledged_copies_do_not_push_each_other_out(catalog: Catalog) -> None:
-    [a, b] = add(catalog, "a", "b")
-    batch = [make_row(key, used=0.0) for key in ("b", "x", "y", "z")]
-    out = catalog.admit_many(batch, max_bytes=3 * 4096)
-    assert {row.file for row in out} == {a.file, b.file, batch[3].file}
-    assert keys(catalog) == ["b", "x", "y"]
-
-
 class _Miser(LeastRecentlyUsed):
     """Gives one victim, whatever is needed."""
 

@@ -25,7 +25,9 @@ from cachestore.remote.memory import MemoryRemote
 from cachestore.testing.contract_tools import put as upload
 
 DAY = 86400.0
-NOTHING = {"expired": 0, "evicted": 0, "files": 0, "bodies": 0}
+NOTHING = dict.fromkeys(
+    ("expired", "evicted", "freed", "condemned", "orphaned", "unfinished", "files", "bodies"), 0
+)
 
 
 @pytest.fixture
@@ -153,7 +155,7 @@ def test_a_disk_that_fills_up_gets_its_free_share_back(
     fields[4] = 500_000 - sizes["a"] - 1
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(fields))
     no_grace(rig)
-    assert rig.janitor.run_once()["evicted"] == 2
+    assert rig.janitor.run_once()["freed"] == 2
     assert there(rig) == ["c"]
 
 
@@ -180,7 +182,7 @@ def test_files_without_a_row_go_and_those_with_one_stay(rig: CacheRig) -> None:
         rig.file(f"orphan{number}")
     assert rig.janitor.run_once() == NOTHING
     no_grace(rig)
-    assert rig.janitor.run_once() == NOTHING | {"files": 5}
+    assert rig.janitor.run_once() == NOTHING | {"orphaned": 5}
     assert there(rig) == ["kept"]
 
 
@@ -190,7 +192,7 @@ def test_a_catalog_that_cannot_answer_makes_no_orphans(
 ) -> None:
     path = rig.cache.path(rig.add("kept"))
     no_grace(rig)
-    monkeypatch.setattr(rig.catalog, "_run", lambda work, otherwise: otherwise)
+    monkeypatch.setattr(rig.catalog, "ask", lambda work, otherwise: otherwise)
     assert rig.janitor.run_once() == NOTHING
     assert path.exists()
 
@@ -300,7 +302,7 @@ def test_a_busy_catalog_does_not_make_it_sync_for_ever(
 ) -> None:
     rig, files, rows = synced_rig(tmp_path)
     rig.clock.advance(100)
-    monkeypatch.setattr(rig.catalog, "_change", lambda work, otherwise, **_: otherwise)
+    monkeypatch.setattr(rig.catalog, "change", lambda work, otherwise, **_: otherwise)
     rig.janitor.quick()
     assert sorted(files.synced) == sorted(row.inode for row in rows)
     rig.close()
@@ -322,9 +324,9 @@ def test_trouble_in_one_place_stops_no_other(
     stray = body.with_name(f"{body.name[:64]}.{'f' * 32}.wav")
     stray.write_bytes(b"")
     no_grace(rig)
-    monkeypatch.setattr(rig.cache, "remove_waiting", broken)
+    monkeypatch.setattr(rig.room, "reclaim", broken)
     monkeypatch.setattr(rig.cache, "sweep", broken)
-    assert rig.janitor.run_once() == {"expired": 1, "evicted": 0, "files": 1, "bodies": 1}
+    assert rig.janitor.run_once() == NOTHING | {"expired": 1, "orphaned": 1, "bodies": 1}
     assert len(rig.of(Trouble)) == 2
     assert body.exists()
     assert not stray.exists()

@@ -50,6 +50,7 @@ def test_every_name_works_bare_and_with_the_prefix(place: Place, setting: Any, p
     texts |= {"eu, fedramp, us, none": "eu", "block, through, raise": "raise", "hours": "5"}
     texts |= {"never, sample, always": "always", "hz, lru": "lru", "time, object, bytes": "bytes"}
     texts |= {"hours by prefix": "a/=5, b/=none"}
+    texts |= {"share or bytes": "9GB"}
     text = texts.get(setting.kind.unit, "x")
     if setting.default is True:
         text = "off"

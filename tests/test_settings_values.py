@@ -29,7 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
         ("CACHE_TTL_HOURS", "soon", "CACHE_TTL_HOURS is 'soon'.*expected hours"),
         ("CACHE_TTL_HOURS", "-1", "expected hours"),
         ("CACHE_MAX_BYTES", "5G", "expected a size such as 5GB"),
-        ("CACHE_MIN_FREE", "5", "at least 0 and below 1"),
+        ("CACHE_MIN_FREE", "5", "below 1, or a size such as 10GB"),
+        ("CACHE_MIN_FREE", "100%", "at least 0 and below 1"),
+        ("CACHE_HIGH_WATERMARK", "101%", "at most 100%"),
         ("CACHE_STALE_IF_ERROR", "2 fortnights", "expected seconds"),
         ("USE_R2_STORAGE", "maybe", "expected true or false"),
         ("UPLOAD_WORKERS", "0", "at least 1"),
@@ -109,6 +111,23 @@ def test_times(place: Place, given: Any, seconds: float) -> None:
 )
 def test_shares(place: Place, given: Any, share: float) -> None:
     assert Settings(cache_min_free=given).options().cache_min_free == share
+
+
+def test_free_space_may_be_a_size(place: Place) -> None:
+    settings = Settings(cache_min_free="10GB")
+    assert settings.options().cache_min_free == 10_000_000_000
+    assert settings.sources()["CACHE_MIN_FREE"] == ("10 GB", "argument")
+
+
+def test_patterns_for_keys(place: Place) -> None:
+    options = Settings(cache_admit_exclude="*.tmp, previews/*,").options()
+    assert options.admit_exclude == ("*.tmp", "previews/*")
+    assert options.admit_include == ()
+
+
+def test_the_low_watermark_is_not_above_the_high_one(place: Place) -> None:
+    with pytest.raises(ConfigError, match="low watermark"):
+        Settings(cache_high_watermark="80%", cache_low_watermark="90%").options()
 
 
 @pytest.mark.parametrize(

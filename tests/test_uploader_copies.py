@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from upload_rig import Held, Rig, Scripted, until
 
 from cachestore import events
 from cachestore.clock import SystemClock
+from cachestore.events import Events
 from cachestore.files import Files
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
+from cachestore.local.room import Room
 from cachestore.uploader import Uploader
 from cachestore.uploads.copies import CacheCopies
 
@@ -31,18 +34,19 @@ class Cached(Rig):
         self.cache = CacheFiles(
             folder, remote.remote_id, files, self.spool.board, clock, self.options
         )
-        copies = CacheCopies(self.catalog, self.cache, files, clock, self.options)
+        self.room = Room(self.catalog, self.cache, files, clock, Events(), self.options)
+        copies = CacheCopies(self.catalog, self.cache, self.room, files, clock)
         self.uploader: Uploader = self.another(copies=copies)
 
 
 class Busy(Catalog):
     locked = 0
 
-    def _change(self, work: Any, otherwise: Any, *, full: bool = False) -> Any:
-        if self.locked:
+    def change(self, work: Any, otherwise: Any, *, full: bool = False) -> Any:
+        if full and self.locked:
             self.locked -= 1
             return otherwise
-        return super()._change(work, otherwise, full=full)
+        return super().change(work, otherwise, full=full)
 
 
 @pytest.fixture
@@ -128,10 +132,9 @@ def test_while_the_catalog_is_busy_the_ticket_hides_what_is_older(rig: Cached) -
 
 def test_a_body_larger_than_the_cache_is_uploaded_and_not_kept(tmp_path: Path) -> None:
     rig = Cached(tmp_path, Scripted())
-    small = CacheCopies(
-        rig.catalog, rig.cache, rig.files, SystemClock(),
-        type(rig.options)(tmp_path, tmp_path, tmp_path, cache_max_bytes=10),
-    )  # fmt: skip
+    options = replace(rig.options, cache_max_bytes=10)
+    room = Room(rig.catalog, rig.cache, rig.files, SystemClock(), Events(), options)
+    small = CacheCopies(rig.catalog, rig.cache, room, rig.files, SystemClock())
     uploader = rig.another(copies=small)
     try:
         rig.put(KEY, b"x" * 11, wake=False)

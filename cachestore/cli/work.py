@@ -104,6 +104,12 @@ def stats(
             f"{size(cache['bytes'])} of {size(cache['max_bytes'])} in {cache['entries']} copies,"
             f" {cache['pinned']} pinned",
         )
+        made.add_row(
+            "besides",
+            f"{size(cache['transit'])} of {size(cache['transit_max_bytes'])} pass through,"
+            f" {size(cache['arriving'])} arrive, {size(cache['other'])} leave,"
+            f" {size(cache['bookkeeping'])} bookkeeping",
+        )
         made.add_row("pending", f"{pending['count']} operations, {size(pending['bytes'])}")
         made.add_row("uploader", str(health["uploader"]["state"]))
         for name, folder in health["folders"].items():

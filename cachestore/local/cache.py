@@ -14,19 +14,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cachestore.clock import Clock
-from cachestore.files import Files, is_plain, is_real_folder, unlink_unlocked
+from cachestore.files import Files, allocated, is_plain, is_real_folder, unlink_unlocked
 from cachestore.keys import Place, extension_of, place_of
 from cachestore.local.board import SHARDS, Board, boot_id
 from cachestore.local.catalog_rows import COPY_NAME, Row
-from cachestore.locks import ForkLock
+from cachestore.local.room_rows import CACHE, TRANSIT
 from cachestore.options import Options
 
 _PART = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{1,16}(\.[0-9a-f]{16})?\.part")
 _HANDOUT = re.compile(
-    r"[0-9a-f]{64}(-[0-9a-f]{32}(-[0-9a-f]{12})?(\.[A-Za-z0-9]{1,16})?|\.[0-9a-f]{32}\.tmp)"
+    r"[0-9a-f]{64}-([0-9a-f]{16}|[0-9a-f]{32}(-[0-9a-f]{12})?)(\.[A-Za-z0-9]{1,16})?"
 )
 _PART_AGE = 60.0
-_DAMAGED_AGE = 7 * 86400.0
+DAMAGED_AGE = 7 * 86400.0
+"""Seconds that a damaged copy is kept for people to look at."""
 
 
 class CacheFiles:
@@ -51,8 +52,6 @@ class CacheFiles:
         self._transit = root / "transit"
         self._boot = boot_id()
         self._damaged = root / "damaged"
-        self._waiting: set[Path] = set()
-        self._lock = ForkLock()
 
     # -- names ---------------------------------------------------------------------------------
 
@@ -109,9 +108,31 @@ class CacheFiles:
             self._files.make_folder(final.parent)
             self._files.rename(source, final)
 
-    def link_in(self, source: Path, place: Place, key: str) -> str:
-        """A spool body as a clean copy: a second name, or a copy on another file system."""
-        name = self.new_name(place, key)
+    def new_part(self, place: Place) -> tuple[int, Path]:
+        """A locked temporary file that nobody else knows."""
+        path = self._parts / f"{place.digest}.{secrets.token_hex(8)}.part"
+        fd = self.open_part(path)
+        try:
+            self._files.try_lock(fd)
+        except OSError:
+            self._files.close(fd)
+            raise
+        return fd, path
+
+    def end_part(self, fd: int, part: Path) -> None:
+        """Close a temporary file, and remove it where it got no other name."""
+        try:
+            self._files.unlink(part)
+        finally:
+            # By name: a process forked meanwhile would keep it locked.
+            self._files.unlock(fd)
+            self._files.close(fd)
+
+    def link_in(self, source: Path, name: str, fd: int, part: Path) -> None:
+        """A spool body as a clean copy: a second name, or a copy on another file system.
+
+        `part`: a temporary file, open as `fd`, through which a copy comes.
+        """
         final = self.root / name
         self._check_inside(final.parent)
         self._files.make_folder(final.parent)
@@ -120,64 +141,63 @@ class CacheFiles:
         except FileNotFoundError:
             raise
         except OSError:
-            self._copy(source, final)
-        return name
-
-    def _copy(self, source: Path, final: Path) -> None:
-        temporary = self._parts / f"{final.name[:64]}.{secrets.token_hex(8)}.part"
-        fd = self.open_part(temporary)
-        try:
-            self._files.try_lock(fd)
-            origin = self._files.open_read(source)
-            try:
-                self._files.copy(origin, fd)
-            finally:
-                self._files.close(origin)
+            self._copy(source, fd)
             self._files.chmod(fd, 0o444)
-            self._into_folder(temporary, final)
-        except BaseException:
-            self._files.unlink(temporary)
-            raise
+            self._into_folder(part, final)
+
+    def _copy(self, source: Path, fd: int) -> None:
+        origin = self._files.open_read(source)
+        try:
+            self._files.copy(origin, fd)
         finally:
-            self._files.close(fd)
+            self._files.close(origin)
 
     # -- hand-outs that are no copies --------------------------------------------------------------
 
-    def to_transit(self, path: Path, place: Place, key: str) -> Path:
+    def to_transit(self, path: Path) -> Path:
         """A whole file that is not admitted stays readable for the grace."""
-        target = self._transit / f"{place.digest}-{secrets.token_hex(16)}{extension_of(key)}"
+        target = self._transit / path.name
         self._into_folder(path, target)
         return target
 
-    def hand_out(self, body: Path, place: Place, key: str, id_: str, copy_max: int) -> Path:
-        """A pending body's bytes in a file that may be handed out; made once for an operation.
+    def hand_out_path(self, body: Path, place: Place, key: str, id_: str) -> tuple[Path, bool]:
+        """Where a pending body's bytes are handed out, and whether they are there already.
 
-        A clone where the file system can, a copy up to `copy_max` bytes, else a second name.
         The copy has a set modification time, so one that was edited in place is not used again.
         It is not synced, so one from before the machine went down is not used again either.
         """
         stat = self._files.stat(body)
-        extension = extension_of(key)
         id_ = hashlib.sha256(f"{id_} {self._boot}".encode()).hexdigest()[:32]
-        path = self._transit / f"{place.digest}-{id_}{extension}"
+        path = self._transit / f"{place.digest}-{id_}{extension_of(key)}"
         if self._is_copy_of(path, stat):
-            return path
+            return path, True
         if os.path.lexists(path):
-            path = self._transit / f"{place.digest}-{id_}-{secrets.token_hex(6)}{extension}"
+            name = f"{place.digest}-{id_}-{secrets.token_hex(6)}{extension_of(key)}"
+            path = path.with_name(name)
+        return path, False
+
+    def hand_out(self, body: Path, path: Path, fd: int, part: Path, copy_max: int) -> None:
+        """Give a pending body's bytes the name `path`, by way of a temporary file.
+
+        A clone where the file system can, a copy up to `copy_max` bytes, else a second name.
+        """
+        stat = self._files.stat(body)
         self._check_inside(self._transit)
         self._files.make_folder(self._transit)
         if stat.st_size > copy_max:
             try:
                 self._files.link(body, path)
-                return path
+                return
             except FileExistsError:
-                return path
+                return
             except FileNotFoundError:
                 raise
             except OSError:
                 pass  # another file system: copied after all
-        self._copied(body, path, stat)
-        return path
+        self._copy(body, fd)
+        self._files.chmod(fd, 0o444)
+        os.utime(fd, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        self._files.rename(part, path)
 
     def _is_copy_of(self, path: Path, body: os.stat_result) -> bool:
         try:
@@ -186,38 +206,19 @@ class CacheFiles:
             return False
         return (there.st_size, there.st_mtime_ns) == (body.st_size, body.st_mtime_ns)
 
-    def _copied(self, body: Path, path: Path, stat: os.stat_result) -> None:
-        temporary = path.with_name(f"{path.name[:64]}.{secrets.token_hex(16)}.tmp")
-        origin = self._files.open_read(body)
-        try:
-            fd = self._files.create(temporary)
-            try:
-                self._files.copy(origin, fd)
-                self._files.chmod(fd, 0o444)
-                os.utime(fd, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-            finally:
-                self._files.close(fd)
-            self._files.rename(temporary, path)
-        except BaseException:
-            self._files.unlink(temporary)
-            raise
-        finally:
-            self._files.close(origin)
-
     # -- removal -----------------------------------------------------------------------------------
 
     def discard(self, rows: Iterable[Row]) -> None:
-        """Remove files whose rows are gone. Handed-out and leased ones wait for the janitor."""
+        """Remove files whose rows are gone. Handed-out and leased ones wait for `Room.tidy`."""
         for row in rows:
-            slot = place_of(self._remote_id, row.key).slot
-            self._board.change(slot)
-            path = self.root / row.file
-            if not self._remove(path, slot):
-                with self._lock:
-                    self._waiting.add(path)
+            self._board.change(place_of(self._remote_id, row.key).slot)
+            self.remove(row.file)
 
-    def quarantine(self, row: Row) -> None:
-        """Set a damaged copy aside under its name, for people to look at; `sweep` removes it."""
+    def quarantine(self, row: Row) -> str | None:
+        """Set a damaged copy aside under its name, for people to look at; that name, if it could.
+
+        `sweep` removes it.
+        """
         self._board.change(place_of(self._remote_id, row.key).slot)
         path = self.root / row.file
         try:
@@ -225,34 +226,45 @@ class CacheFiles:
             self._files.rename(path, self._damaged / path.name)
         except OSError:
             self.discard([row])
+            return None
+        return f"{self._damaged.name}/{path.name}"
 
-    def _remove(self, path: Path, slot: int) -> bool:
-        """Unlink unless handed out within the grace or leased; True when it is gone."""
-        now = self._clock.now()
-        since = now - self._board.handed_out(slot)
-        if since < -self._grace:
+    def in_use(self, file: str) -> float:
+        """Until when (wall seconds) a path that was handed out stays; 0: not handed out lately."""
+        slot, now = int(file.rpartition("/")[2][:4], 16), self._clock.now()
+        handed = self._board.handed_out(slot)
+        if handed - now > self._grace:
             self._board.hand_out(slot, now)  # the clock went back: the grace begins anew
-        if since < self._grace:
+            handed = now
+        return handed + self._grace if now - handed < self._grace else 0.0
+
+    def remove(self, file: str) -> bool:
+        """Unlink unless handed out within the grace or leased; True when it is gone."""
+        path = self.root / file
+        if self.in_use(file):
             return not os.path.lexists(path)
         return self.unlink_unleased(path)
+
+    def is_free(self, file: str) -> bool:
+        """False while somebody writes the file; true also if there is none."""
+        try:
+            fd = self._files.open_read(self.root / file)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        try:
+            return self._files.try_lock(fd, shared=True)
+        except OSError:
+            return False
+        finally:
+            self._files.close(fd)
 
     def unlink_unleased(self, path: Path) -> bool:
         """Unlink a file of ours that nobody has open under a lease; True when it is gone."""
         if not is_real_folder(path.parent):
             return not os.path.lexists(path)
         return unlink_unlocked(self._files, path)
-
-    def remove_waiting(self) -> int:
-        """Try again what could not be removed before; how many files went."""
-        with self._lock:
-            waiting = list(self._waiting)
-        gone = 0
-        for path in waiting:
-            if self._remove(path, int(path.name[:4], 16)):
-                gone += 1
-                with self._lock:
-                    self._waiting.discard(path)
-        return gone
 
     # -- what is on disk ---------------------------------------------------------------------------
 
@@ -277,20 +289,43 @@ class CacheFiles:
         """Remove a copy without a row, once it is out of its grace; True when it went."""
         if not self.is_old(path, max(self._grace, _PART_AGE)):
             return False
-        return self._remove(path, int(path.name[:4], 16))
+        return self.remove(self.name_of(path))
+
+    def name_of(self, path: Path) -> str:
+        """A file's name relative to the root."""
+        return path.relative_to(self.root).as_posix()
+
+    def _others(self) -> Iterator[tuple[Path, int, float]]:
+        """Our files that are no copies: path, what they count to, seconds that they stay."""
+        stays = max(self._grace, _PART_AGE)
+        for folder, pattern, area, age in (
+            (self._parts, _PART, CACHE, _PART_AGE),
+            (self._transit, _HANDOUT, TRANSIT, stays),
+            (self._damaged, COPY_NAME, CACHE, DAMAGED_AGE),
+        ):
+            if is_real_folder(folder):
+                for name in self._files.list(folder):
+                    if pattern.fullmatch(name):
+                        yield folder / name, area, age
 
     def sweep(self) -> int:
         """Remove old downloads and hand-outs; how many files went."""
-        gone = 0
-        for folder, pattern, age in (
-            (self._parts, _PART, _PART_AGE),
-            (self._transit, _HANDOUT, max(self._grace, _PART_AGE)),
-            (self._damaged, COPY_NAME, _DAMAGED_AGE),
-        ):
-            if not is_real_folder(folder):
+        return sum(
+            self.is_old(path, age) and self.remove(self.name_of(path))
+            for path, _, age in self._others()
+        )
+
+    def census(self) -> list[tuple[str, int, int, float]]:
+        """All files of ours: name, bytes on disk, what they count to, when they may go."""
+        stays = max(self._grace, _PART_AGE)
+        found = []
+        for path, area, age in (
+            *((path, CACHE, stays) for _, path in self.copies()), *self._others(),
+        ):  # fmt: skip
+            try:
+                stat = self._files.stat(path)
+            except OSError:
                 continue
-            for name in self._files.list(folder):
-                path = folder / name
-                if pattern.fullmatch(name) and self.is_old(path, age):
-                    gone += self._remove(path, int(name[:4], 16))
-        return gone
+            if is_plain(path):
+                found.append((self.name_of(path), allocated(stat), area, stat.st_ctime + age))
+        return found

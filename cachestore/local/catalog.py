@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from cachestore.local import tallies
 from cachestore.local.admitting import admit
 from cachestore.local.board import boot_id
 from cachestore.local.catalog_files import CatalogFiles, Unavailable, is_passing
-from cachestore.local.catalog_rows import Admission, Limits, Row
+from cachestore.local.catalog_rows import Admission, Row
 from cachestore.local.catalog_schema import (
     ALL,
     delete,
@@ -30,13 +30,19 @@ from cachestore.local.catalog_schema import (
 )
 from cachestore.local.evictors import Evictor, Ordered
 from cachestore.local.expiry import unused_before
+from cachestore.local.room_rows import InUse, Leaving, gone
 from cachestore.model import RemoteObject, Tally
 from cachestore.options import Options
 from cachestore.policy.eviction import Need
+from cachestore.policy.room import Limits
 
 T = TypeVar("T")
 _BATCH = 500
 _OLD = 3600.0
+
+
+def _not_in_use(file: str) -> float:
+    return 0.0
 
 
 class Catalog:
@@ -49,20 +55,24 @@ class Catalog:
         clock: Clock,
         on_trouble: Callable[[str], None],
         evictor: Evictor | None = None,
+        log_pages: int = 1000,
     ) -> None:
         """`folder` is made when it is needed. `on_trouble` is told of each change of state once.
 
-        `evictor` None: the longest unread copies leave first.
+        `evictor` None: the longest unread copies leave first. `log_pages`: after so many the log
+        is written back and begun anew.
         """
-        self._files = CatalogFiles(folder, files, on_trouble)
+        self._files = CatalogFiles(folder, files, on_trouble, log_pages)
         self._clock = clock
-        self._evictor: Evictor = evictor or Ordered()
+        self.evictor: Evictor = evictor or Ordered()
         self._boot = boot_id()
 
     # -- running things --------------------------------------------------------------------------
 
-    def _run(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """Do `work` on this thread's connection; once more on a new database if it is broken."""
+    def ask(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """Do `work`, which only reads, on this thread's connection; once more on a new database
+        if it is broken. `otherwise` where there is none now.
+        """
         for again in (True, False):
             try:
                 return self._files.run(work)
@@ -75,10 +85,13 @@ class Catalog:
                 return otherwise  # no catalog now, or a value that none could hold
         return otherwise
 
-    def _change(
+    def change(
         self, work: Callable[[sqlite3.Connection], T], otherwise: T, *, full: bool = False
     ) -> T:
-        """`_run` inside a write transaction; `full`: synced to disk before it returns."""
+        """Do `work` inside a write transaction; `otherwise` where there is no catalog now.
+
+        `full`: synced to disk before it returns.
+        """
 
         def inside(connection: sqlite3.Connection) -> T:
             if full:
@@ -97,67 +110,58 @@ class Catalog:
                 if full:
                     connection.execute("PRAGMA synchronous = NORMAL")
 
-        return self._run(inside, otherwise)
+        return self.ask(inside, otherwise)
 
     def _update(self, sql: str, values: Iterable[tuple[object, ...]]) -> int:
         """Run one statement for each of `values` in a transaction; how many rows it changed."""
         batch = list(values)
         if not batch:
             return 0
-        return self._change(lambda db: max(0, db.executemany(sql, batch).rowcount), 0)
+        return self.change(lambda db: max(0, db.executemany(sql, batch).rowcount), 0)
 
     def _select(self, where: str, values: tuple[object, ...]) -> list[Row]:
         sql = f"SELECT {ALL} FROM entries WHERE {where}"
-        return self._run(lambda db: [Row.load(r) for r in db.execute(sql, values).fetchall()], [])
+        return self.ask(lambda db: [Row.load(r) for r in db.execute(sql, values).fetchall()], [])
 
     # -- one key ---------------------------------------------------------------------------------
 
     def get(self, key: str) -> Row | None:
         """The key's row."""
-        return self._run(lambda db: one(db, key), None)
+        return self.ask(lambda db: one(db, key), None)
 
     def lacks(self, key: str) -> bool:
         """True only when it is known that the key has no row; a busy catalog does not know."""
         if not self._files.exists():
             return True
-        known = self._run(lambda db: one(db, key) is None, None)
+        known = self.ask(lambda db: one(db, key) is None, None)
         return self._files.frozen(lambda db: one(db, key) is None) if known is None else known
 
     def admit(
-        self, row: Row, *, max_bytes: int, max_entries: int = 0, need_free: int = 0
+        self,
+        row: Row,
+        *,
+        max_bytes: int,
+        max_entries: int = 0,
+        reserved: tuple[str, str] | None = None,
+        removed: Sequence[Leaving] = (),
+        in_use: InUse = _not_in_use,
+        full: bool = False,
     ) -> Admission:
         """Put a row in, and take out as many as it needs, in one transaction.
 
         The allocated bytes of all rows never pass `max_bytes`, nor their number `max_entries`
-        (0: no limit); at least `need_free` bytes are evicted (for a disk that is nearly full).
-        Victims are unpinned and never the newcomer. Not admitted, and nothing evicted, if it
-        cannot fit; the older row of its key is gone (`replaced`) all the same.
+        (0: no limit). Victims are unpinned, not `in_use`, and never the newcomer. Not admitted,
+        and nothing evicted, if it cannot fit; the older row of its key is gone (`replaced`) all
+        the same. `reserved`: part and id of its reservation, which ends. `removed`: files that
+        left for it. `full`: synced before this returns.
         """
-        limits = Limits(max_bytes, max_entries)
-        return self._change(
-            lambda db: admit(db, row, limits, self._evictor, need_free=need_free), Admission(False)
-        )
+        limits, now = Limits(max_bytes, max_entries), self._clock.now()
 
-    def admit_many(self, rows: Iterable[Row], *, max_bytes: int, max_entries: int = 0) -> list[Row]:
-        """Put acknowledged copies in, synced before this returns.
+        def work(db: sqlite3.Connection) -> Admission:
+            gone(db, removed)
+            return admit(db, row, limits, self.evictor, now=now, in_use=in_use, reserved=reserved)
 
-        Returned are the rows whose files are to be discarded: replaced ones, those that made
-        room, and those of `rows` that could not be admitted.
-        """
-        batch = list(rows)
-        limits = Limits(max_bytes, max_entries)
-        spare = frozenset(row.key for row in batch)
-
-        def work(db: sqlite3.Connection) -> list[Row]:
-            out: list[Row] = []
-            for row in batch:
-                done = admit(db, row, limits, self._evictor, spare=spare)
-                out += done.evicted
-                out += [] if done.replaced is None else [done.replaced]
-                out += [] if done.admitted else [row]
-            return out
-
-        return self._change(work, [], full=True)
+        return self.change(work, Admission(False), full=full)
 
     def remove(self, key: str, file: str | None = None, *, full: bool = False) -> Row | None:
         """Take a key's row out (only if it names `file`, when given); the row that went.
@@ -174,7 +178,7 @@ class Catalog:
                 return None
             return row if delete(db, row) else None
 
-        return self._change(work, None, full=full)
+        return self.change(work, None, full=full)
 
     def remove_many(self, rows: Iterable[Row]) -> list[Row]:
         """Take out exactly these rows, except ones pinned by now; the rows that went."""
@@ -189,7 +193,7 @@ class Catalog:
                     gone.append(row)
             return gone
 
-        return self._change(work, [])
+        return self.change(work, [])
 
     def validated(self, key: str, file: str, when: float, obj: RemoteObject | None = None) -> None:
         """The remote said at `when` (wall seconds) that this copy is current.
@@ -217,15 +221,15 @@ class Catalog:
 
         def work(db: sqlite3.Connection) -> None:
             db.executemany(sql, values)
-            self._evictor.requested(db, {key: count for key, (count, _) in reads.items()})
+            self.evictor.requested(db, {key: count for key, (count, _) in reads.items()})
 
-        self._change(work, None)
+        self.change(work, None)
 
     def tend(self, breathe: Callable[[], None]) -> None:
         """Let the evictor learn from what was read since; from the background."""
-        learned = self._run(lambda db: self._evictor.learn(db, breathe), None)
+        learned = self.ask(lambda db: self.evictor.learn(db, breathe), None)
         if learned is not None:
-            self._change(lambda db: self._evictor.keep(db, learned), None)
+            self.change(lambda db: self.evictor.keep(db, learned), None)
 
     def mark_durable(self, rows: Iterable[Row]) -> int:
         """These copies were synced; how many rows say so now."""
@@ -252,7 +256,7 @@ class Catalog:
     def worst(self, need: int, surplus: int) -> list[Row]:
         """What would be evicted so that `need` bytes and `surplus` rows go; maybe less."""
         wanted = Need(need, surplus)
-        return self._run(lambda db: self._evictor.victims(db, wanted, frozenset(), None) or [], [])
+        return self.ask(lambda db: self.evictor.victims(db, wanted, frozenset(), None) or [], [])
 
     def rows(self, after: str | None = None, limit: int = _BATCH) -> list[Row]:
         """Rows in key order, behind the key `after`; fewer than `limit` at the end."""
@@ -262,7 +266,7 @@ class Catalog:
         """Keys that start with `prefix`, in UTF-8 order, behind the key `after`."""
         where, values = _range(prefix, after)
         sql = f"SELECT key FROM entries WHERE {where} ORDER BY key LIMIT ?"
-        return self._run(lambda db: [key for [key] in db.execute(sql, (*values, limit))], [])
+        return self.ask(lambda db: [key for [key] in db.execute(sql, (*values, limit))], [])
 
     def rows_below(self, prefix: str) -> Iterator[Row]:
         """Rows whose key starts with `prefix`, read in batches."""
@@ -282,21 +286,21 @@ class Catalog:
         """
         sql = "SELECT file FROM entries WHERE file >= ? AND file < ?"
         values = (f"{folder}/", f"{folder}0")  # "0" is what follows "/"
-        return self._run(lambda db: {name for [name] in db.execute(sql, values)}, None)
+        return self.ask(lambda db: {name for [name] in db.execute(sql, values)}, None)
 
     def totals(self) -> tuple[int, int, int]:
         """Allocated bytes, entries, and pinned entries."""
-        return self._run(lambda db: (*totals(db), pinned(db)[1]), (0, 0, 0))
+        return self.ask(lambda db: (*totals(db), pinned(db)[1]), (0, 0, 0))
 
     # -- statistics ------------------------------------------------------------------------------
 
     def tally(self, sums: list[Tally]) -> bool:
         """Add to the sums by day; False when they could not be written."""
-        return self._change(lambda db: tallies.add(db, sums), False)
+        return self.change(lambda db: tallies.add(db, sums), False)
 
     def tallies(self, days: int) -> list[Tally]:
         """The sums of the last `days` days on which something happened, oldest first."""
-        return self._run(lambda db: tallies.latest(db, days), [])
+        return self.ask(lambda db: tallies.latest(db, days), [])
 
     # -- pins ------------------------------------------------------------------------------------
 
@@ -312,18 +316,22 @@ class Catalog:
             db.execute(sql, (key,))
             db.execute("UPDATE entries SET pinned = ? WHERE key = ?", (value, key))
 
-        self._change(work, None)
+        self.change(work, None)
 
     def pins(self) -> list[str]:
         """Pinned keys, with a copy or without, in order."""
         sql = "SELECT key FROM pins ORDER BY key"
-        return self._run(lambda db: [key for [key] in db.execute(sql)], [])
+        return self.ask(lambda db: [key for [key] in db.execute(sql)], [])
 
     # -- keeping ---------------------------------------------------------------------------------
 
     def tidy(self) -> int:
         """Remove databases that were left behind more than an hour ago; how many files went."""
         return self._files.remove_old(self._clock.now() - _OLD)
+
+    def shorten_log(self) -> None:
+        """Write the log back and begin it anew: under load it would grow for ever."""
+        self.ask(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone(), None)
 
     def close(self) -> None:
         """For good: what is asked later finds nothing."""

@@ -67,11 +67,14 @@ class _Held:
 class CatalogFiles:
     """Connections of this process, one for each thread, to the database that is current."""
 
-    def __init__(self, folder: Path, files: Files, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, files: Files, report: Callable[[str], None], log_pages: int
+    ) -> None:
         self._folder = folder
         self._pointer = folder / "current"
         self._files = files
         self._report = report
+        self._log_pages = log_pages
         self._local = threading.local()
         self._lock = threading.Lock()
         self._all: list[_Held] = []
@@ -179,7 +182,7 @@ class CatalogFiles:
             with held.lock:
                 if not held.open:
                     raise Unavailable
-                _check(held.connection)
+                _check(held.connection, self._log_pages)
                 held.seen = self._identity(path)
             if held.seen is None or self.path() != path:
                 raise FileNotFoundError(f"{path} moved while it was opened")
@@ -223,7 +226,7 @@ class CatalogFiles:
                 return False
             source = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
             with closing(sqlite3.connect(source, uri=True)) as connection:
-                _check(connection)
+                _check(connection, self._log_pages)
                 return question(connection)
         except (sqlite3.Error, OSError):
             return False
@@ -384,13 +387,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
 
 
-def _check(connection: sqlite3.Connection) -> None:
-    """Fails if the database is not one of this version."""
+def _check(connection: sqlite3.Connection, log_pages: int) -> None:
+    """Fails if the database is not one of this version. Its log is kept short for good."""
     [version] = connection.execute("PRAGMA user_version").fetchone()
     if version != VERSION:
         raise _Unusable(f"schema version {version}, this library knows {VERSION}")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA fullfsync = 1")
-    connection.execute("SELECT bytes FROM totals").fetchone()
-    connection.execute("SELECT key, file FROM entries LIMIT 1").fetchone()
-    connection.execute("SELECT key FROM pins LIMIT 1").fetchone()
+    connection.execute(f"PRAGMA wal_autocheckpoint = {log_pages}")
+    connection.execute(f"PRAGMA journal_size_limit = {log_pages * 4096}")
+    for look in ("bytes FROM totals", "key, file FROM entries", "key FROM pins"):
+        connection.execute(f"SELECT {look} LIMIT 1").fetchone()

@@ -106,11 +106,3 @@ class Admission:
     admitted: bool
     evicted: list[Row] = field(default_factory=list)
     replaced: Row | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What all rows together may have: bytes on disk, and entries (0: no limit)."""
-
-    bytes: int
-    entries: int = 0

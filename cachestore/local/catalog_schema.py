@@ -28,6 +28,18 @@ CREATE TRIGGER removed AFTER DELETE ON entries BEGIN
     UPDATE totals SET bytes = bytes - old.allocated, entries = entries - 1;
 END;
 {tallies.SCHEMA}
+CREATE TABLE reserved (part, goal, bytes, area, id, PRIMARY KEY (part)) WITHOUT ROWID;
+CREATE TABLE leaving (file, bytes, area, until, id, PRIMARY KEY (file)) WITHOUT ROWID;
+CREATE INDEX leaving_until ON leaving (until, area, bytes);
+CREATE TABLE asked (key, uses, last, PRIMARY KEY (key)) WITHOUT ROWID;
+CREATE TABLE counted (done INTEGER);
+INSERT INTO counted VALUES (0);
+CREATE TRIGGER left_behind AFTER DELETE ON entries BEGIN
+    INSERT OR REPLACE INTO leaving VALUES (old.file, old.allocated, 0, 0, random());
+END;
+CREATE TRIGGER kept AFTER INSERT ON entries BEGIN
+    DELETE FROM leaving WHERE file = new.file;
+END;
 PRAGMA user_version = {VERSION};
 """
 ALL = ", ".join(COLUMNS)
@@ -54,10 +66,14 @@ def pinned(db: sqlite3.Connection) -> tuple[int, int]:
     return int(used), int(count)
 
 
+def is_pinned(db: sqlite3.Connection, key: str) -> bool:
+    """True for a key whose copies are never evicted."""
+    return db.execute("SELECT 1 FROM pins WHERE key = ?", (key,)).fetchone() is not None
+
+
 def insert(db: sqlite3.Connection, row: Row) -> None:
     """Put a row in, pinned if its key is; there must be none of its key."""
-    is_pinned = db.execute("SELECT 1 FROM pins WHERE key = ?", (row.key,)).fetchone() is not None
-    db.execute(_INSERT, replace(row, pinned=row.pinned or is_pinned).values())
+    db.execute(_INSERT, replace(row, pinned=row.pinned or is_pinned(db, row.key)).values())
 
 
 def delete_key(db: sqlite3.Connection, key: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cachestore.files import Files
+from cachestore.policy.room import free_wanted
 
 _MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 _LAYERS = frozenset({"overlay", "aufs"})
@@ -43,6 +44,21 @@ def disk_of(folder: Path) -> Disk:
     """The disk that an existing folder is on. Raises `OSError`."""
     room = os.statvfs(folder)
     return Disk(_kind(folder), room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize)
+
+
+def missing_free(folder: Path, least: float) -> int | None:
+    """Bytes that a disk misses to what is to be left free; below 0: it has more.
+
+    `least`: a share below 1, else bytes. None where nothing is to be left free, or is known.
+    """
+    if not least:
+        return None
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return None
+    wanted = free_wanted(least, room.f_blocks * room.f_frsize)
+    return wanted - room.f_bavail * room.f_frsize
 
 
 def _kind(folder: Path) -> str:

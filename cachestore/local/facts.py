@@ -18,6 +18,7 @@ from typing import Any
 from cachestore.files import Files, is_plain
 from cachestore.keys import Place
 from cachestore.local.board import Board
+from cachestore.local.bookkeeping import FACTS_LOG
 from cachestore.local.forks import inherited, watch_forks
 
 _LIMIT = 64 << 20
@@ -110,6 +111,8 @@ class Facts:
             eviction_policy="least-recently-stored",
             sqlite_synchronous=0,
             sqlite_mmap_size=0,  # an error of the disk would come as a signal
+            sqlite_wal_autocheckpoint=FACTS_LOG,
+            sqlite_journal_size_limit=FACTS_LOG * 4096,
         )
 
     def _identity(self) -> tuple[int, int] | None:

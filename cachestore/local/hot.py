@@ -64,14 +64,18 @@ class HotMap:
         self._lock = ForkLock()
         self._left: list[tuple[str, HotEntry]] = []
 
-    def path(self, key: str) -> Path | None:
-        """The key's file if it is still right; counts a hit and notes the hand-out."""
+    def path(self, key: str, *, hand_out: bool = True) -> Path | None:
+        """The key's file if it is still right; counts a hit.
+
+        `hand_out`: its path goes to the app, which is noted.
+        """
         entry = self._entries.get(key)
         if entry is None:
             return None
         now = self._now()
-        # Noted before the token is looked at: an unlinker changes the token first.
-        self._handed[entry.slot] = int(now)
+        if hand_out:
+            # Noted before the token is looked at: an unlinker changes the token first.
+            self._handed[entry.slot] = int(now)
         try:
             stat = os.stat(entry.text)
         except OSError:

@@ -15,11 +15,14 @@ from cachestore.settings.kinds import (
     EndpointText,
     Evicting,
     Folder,
+    Free,
     Hours,
     Jurisdiction,
+    Mark,
     MaybeFile,
     MaybeSwitch,
     PartSize,
+    Patterns,
     Prefixes,
     PrefixHours,
     Pressure,
@@ -217,17 +220,72 @@ class Fields(BaseSettings):
 
     cache_max_bytes: Annotated[
         Size,
-        Spec("Clean copies take at most this", live=True, option="cache_max_bytes", group="Space"),
-    ] = 5_000_000_000
-    cache_min_free: Annotated[
-        Share,
         Spec(
-            "Copies are removed when less of the disk is free", live=True, option="cache_min_free"
+            "The cache takes at most this, downloads under way and the catalog included",
+            live=True,
+            option="cache_max_bytes",
+            group="Space",
+        ),
+    ] = 5_000_000_000
+    cache_transit_bytes: Annotated[
+        Size,
+        Spec(
+            "Files that are handed out and not kept take at most this, besides",
+            live=True,
+            option="cache_transit_bytes",
+        ),
+    ] = 1_000_000_000
+    cache_high_watermark: Annotated[
+        Mark,
+        Spec(
+            "Copies are removed in the background when more of the limit is used. At 100 % each"
+            " new one makes room for itself",
+            live=True,
+            option="cache_high",
+        ),
+    ] = 1.0
+    cache_low_watermark: Annotated[
+        Mark, Spec("They are removed until only this is used", live=True, option="cache_low")
+    ] = 1.0
+    cache_min_free: Annotated[
+        Free,
+        Spec(
+            "Copies are removed, and none comes in, when less of the disk is free: a share or a"
+            " size",
+            live=True,
+            option="cache_min_free",
         ),
     ] = 0.05
     cache_max_entries: Annotated[
         Count, Spec("At most so many copies; 0: no limit", live=True, option="cache_max_entries")
     ] = 0
+    cache_admit_include: Annotated[
+        Patterns,
+        Spec(
+            "Only files whose key matches one of these are kept (`*` is any text, `/` too)."
+            " Others are handed out all the same",
+            live=True,
+            option="admit_include",
+        ),
+    ] = ()
+    cache_admit_exclude: Annotated[
+        Patterns,
+        Spec(
+            "Files whose key matches one of these are not kept", live=True, option="admit_exclude"
+        ),
+    ] = ()
+    cache_admit_max_bytes: Annotated[
+        Size,
+        Spec("Larger files are not kept; 0: no limit", live=True, option="admit_max_bytes"),
+    ] = 0
+    cache_admit_min_uses: Annotated[
+        AtLeastOne,
+        Spec(
+            "A file is kept when it is asked for so many times",
+            live=True,
+            option="admit_min_uses",
+        ),
+    ] = 1
     cache_eviction: Annotated[
         Evicting,
         Spec(

@@ -34,10 +34,13 @@ PART = Kind("bytes", units.at_least(units.parse_size, 5 * MIB, "5 MiB"), units.s
 SECONDS = Kind("seconds", units.parse_seconds, units.show_seconds, scale=1.0)
 HOURS = Kind("hours", units.parse_hours, units.show_hours, scale=3600.0)
 SHARE = Kind("share", units.parse_share, units.show_share, scale=1.0)
+FREE = Kind("share or bytes", units.parse_free, units.show_free, scale=1.0)
+MARK = Kind("share", units.parse_mark, units.show_share, scale=1.0)
 COUNT = Kind("number", units.parse_count, units.show_text, scale=1)
 WORKERS = Kind("number", units.at_least(units.parse_count, 1, "1"), units.show_text, scale=1)
 FOLDER = Kind("folder", units.parse_folder, units.show_text, open=False)
 FILE = Kind("file", units.parse_folder, units.show_text, open=False)
+PATTERNS = Kind("patterns", units.parse_patterns, units.show_text, open=False)
 PREFIXES = Kind("prefixes", units.parse_prefixes, units.show_text, open=False)
 PREFIX_HOURS = Kind(
     "hours by prefix", units.parse_prefix_hours, units.show_prefix_hours, scale=3600.0, open=False
@@ -83,10 +86,13 @@ PartSize = Annotated[int, _before(PART), PART]
 Seconds = Annotated[float, _before(SECONDS), SECONDS]
 Hours = Annotated[float | None, _maybe(HOURS), HOURS]
 Share = Annotated[float, _before(SHARE), SHARE]
+Free = Annotated[float, _before(FREE), FREE]
+Mark = Annotated[float, _before(MARK), MARK]
 Count = Annotated[int, _before(COUNT), COUNT]
 AtLeastOne = Annotated[int, _before(WORKERS), WORKERS]
 Folder = Annotated[Path, _before(FOLDER), FOLDER]
 MaybeFile = Annotated[Path | None, _maybe(FILE), FILE]
+Patterns = Annotated[tuple[str, ...], _before(PATTERNS), PATTERNS]
 Prefixes = Annotated[tuple[str, ...], _before(PREFIXES), PREFIXES]
 PrefixHours = Annotated[tuple[tuple[str, float | None], ...], _before(PREFIX_HOURS), PREFIX_HOURS]
 Text = Annotated[str | None, _maybe(TEXT), TEXT]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -111,6 +112,27 @@ def parse_share(value: Any) -> float:
     if not 0 <= share < 1:
         raise ValueError(f"{expected}, at least 0 and below 1")
     return share
+
+
+def parse_mark(value: Any) -> float:
+    """A share up to the whole: `90%`, `0.9`, `100%`."""
+    expected = "expected a share such as 90% or 0.9, at most 100%"
+    number, unit = _number(value, expected)
+    share = number / 100 if unit == "%" else number
+    if unit not in ("", "%") or not 0 <= share <= 1:
+        raise ValueError(expected)
+    return share
+
+
+def parse_free(value: Any) -> float:
+    """A share of a disk (`5%`, `0.05`) or a size of at least 1 MB (`10GB`, a number of bytes)."""
+    expected = "expected a share such as 5% or 0.05, below 1, or a size such as 10GB"
+    number, unit = _number(value, expected)
+    if unit == "%" or (not unit and number < 1):
+        return parse_share(value)
+    if unit not in _SIZES or number * _SIZES[unit] < 1_000_000:
+        raise ValueError(expected)
+    return float(parse_size(value))
 
 
 def parse_count(value: Any) -> int:
@@ -247,6 +269,15 @@ def parse_prefix_hours(value: Any) -> tuple[tuple[str, float | None], ...]:
     return tuple(found.items())
 
 
+def parse_patterns(value: Any) -> tuple[str, ...]:
+    """Patterns for keys, as of file names: text with commas, or several texts."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple, set, frozenset)):
+        raise ValueError("expected patterns such as *.tmp, previews/*")
+    texts = (unicodedata.normalize("NFC", parse_text(part)) for part in parts)
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
 # -- how values are shown ------------------------------------------------------------------------
 
 
@@ -279,6 +310,11 @@ def show_prefix_hours(value: tuple[tuple[str, float | None], ...]) -> str:
 def show_share(value: float) -> str:
     """Percent."""
     return f"{value * 100:g}%"
+
+
+def show_free(value: float) -> str:
+    """Percent, or a size."""
+    return show_share(value) if value < 1 else show_size(int(value))
 
 
 def show_text(value: Any) -> str:

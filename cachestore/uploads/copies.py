@@ -11,41 +11,44 @@ from cachestore.keys import place_of
 from cachestore.local.cache import CacheFiles
 from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
+from cachestore.local.room import Room
 from cachestore.local.tickets import Ticket
 from cachestore.model import RemoteObject
-from cachestore.options import Options
 
 
 class CacheCopies:
     """Rows in the catalog and files of the cache, as acknowledgements change them."""
 
     def __init__(
-        self, catalog: Catalog, cache: CacheFiles, files: Files, clock: Clock, options: Options
+        self, catalog: Catalog, cache: CacheFiles, room: Room, files: Files, clock: Clock
     ) -> None:
         self._catalog = catalog
         self._cache = cache
+        self._room = room
         self._files = files
         self._clock = clock
-        self._options = options
 
     def admit(self, ticket: Ticket, body: Path, found: RemoteObject) -> Row | None:
         """Link the body in and commit its row, synced; None if it was not kept."""
-        if ticket.size > self._options.cache_max_bytes:
-            return None
-        name = self._cache.link_in(body, place_of(ticket.remote_id, ticket.key), ticket.key)
-        row = self._row(ticket, body, found, name)
-        out = self._catalog.admit_many(
-            [row],
-            max_bytes=self._options.cache_max_bytes,
-            max_entries=self._options.cache_max_entries,
-        )
-        self._cache.discard(each for each in out if each.file != name)
-        # A catalog that is busy or broken does not say so; what it holds does.
-        kept = self._catalog.get(ticket.key)
-        if kept is None or kept.file != name:
+        fd, part = self._cache.new_part(place_of(ticket.remote_id, ticket.key))
+        grant = self._room.grant(ticket.key, place_of(ticket.remote_id, ticket.key), part)
+        try:
+            if not self._room.try_fill(grant, ticket.size):
+                return None
+            self._cache.link_in(body, grant.goal, fd, part)
+            row = self._row(ticket, body, found, grant.goal)
+            self._room.keep(grant, row, full=True)
+            # A catalog that is busy or broken does not say so; what it holds does.
+            kept = self._catalog.get(ticket.key)
+            if kept is not None and kept.file == grant.goal:
+                return row
             self._cache.discard([row])
             return None
-        return row
+        finally:
+            try:
+                self._cache.end_part(fd, part)
+            finally:
+                self._room.release(grant)
 
     def _row(self, ticket: Ticket, body: Path, found: RemoteObject, name: str) -> Row:
         stat, now = self._files.stat(self._cache.root / name), self._clock.now()
