@@ -24,6 +24,7 @@ from cachestore.policy.freshness import rules_for
 from cachestore.policy.verification import may_be_hot
 
 _TRIES = 5
+_MOMENT = 1.0
 
 
 class OpenFile(io.BufferedReader):
@@ -226,7 +227,8 @@ class Reader:
                 continue
             if fd is None or path is None:
                 continue
-            if core.files.try_lock(fd, shared=True) and _same_file(fd, path):
+            # Who brings it, or removes it, holds the lock for a moment.
+            if core.files.lock(fd, _MOMENT, shared=True) and _same_file(fd, path):
                 return fd, path
             os.close(fd)
         raise self._not_got(key)

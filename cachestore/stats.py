@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 from cachestore import events
 from cachestore.locks import ForkLock
@@ -38,8 +38,6 @@ class Counts:
     remote_calls: int = 0
     remote_failures: int = 0
     troubles: int = 0
-    causes: dict[str, int] = field(default_factory=dict)
-    """Evictions and refusals by their reasons: `evicted_space`, `refused_worth` and so on."""
 
     @property
     def hit_rate(self) -> float:
@@ -52,16 +50,10 @@ class Counts:
         total = self.hit_bytes + self.miss_bytes
         return self.hit_bytes / total if total else 0.0
 
-    def cause(self, name: str) -> None:
-        """Count one more of a cause."""
-        self.causes[name] = self.causes.get(name, 0) + 1
-
     def as_dict(self) -> dict[str, float]:
         """All sums and both rates by name."""
-        sums = [f.name for f in fields(self) if f.name != "causes"]
-        plain: dict[str, float] = {name: getattr(self, name) for name in sums}
-        rates = {"hit_rate": self.hit_rate, "byte_hit_rate": self.byte_hit_rate}
-        return {**plain, **self.causes, **rates}
+        plain: dict[str, float] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**plain, "hit_rate": self.hit_rate, "byte_hit_rate": self.byte_hit_rate}
 
 
 class Stats:
@@ -93,13 +85,11 @@ class Stats:
                 counts.absent_negative += negative
             case events.Revalidated():
                 counts.revalidations += 1
-            case events.Evicted(size=size, reason=reason):
+            case events.Evicted(size=size):
                 counts.evictions += 1
                 counts.evicted_bytes += size
-                counts.cause(f"evicted_{reason}")
-            case events.Refused(reason=reason):
+            case events.Refused():
                 counts.refused += 1
-                counts.cause(f"refused_{reason}")
             case events.RemoteCall(status=status):
                 counts.remote_calls += 1
                 counts.remote_failures += status not in (
@@ -130,4 +120,4 @@ class Stats:
     def snapshot(self) -> Counts:
         """The sums so far."""
         with self._lock:
-            return replace(self._counts, causes=dict(self._counts.causes))
+            return replace(self._counts)

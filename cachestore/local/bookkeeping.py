@@ -15,6 +15,8 @@ FACTS_LOG = 64
 _PAGE = 4096
 _FEWEST, _MOST = 128, 1000
 _AGE = 1.0
+_MORE = 1 << 20
+"""What others write before the log is begun anew."""
 
 
 def log_pages(limit: int) -> int:
@@ -29,18 +31,15 @@ class Bookkeeping:
         """`top`: CACHE_DIR; `root`: the remote's folder in it; `limit`: of all, in bytes."""
         self._top = top
         self._root = root
-        self._log = 2 * log_pages(limit) * _PAGE
-        self.long_log = False
-        """Whether the catalog's log is longer than what it counts with: it is to be shortened."""
+        self._log = log_pages(limit) * _PAGE + _MORE
         self._slack = min(1 << 20, limit // 32)
         self._folders = 0
         self._seen: tuple[int, float] | None = None
 
     def measure(self) -> int:
         """All of it now, and a little for what comes between two looks."""
-        catalog, log = _databases(self._root / "catalog", self._log)
-        facts, _ = _databases(self._root / "facts", FACTS_LOG * _PAGE)
-        self.long_log = log > self._log
+        catalog = _databases(self._root / "catalog", self._log)
+        facts = _databases(self._root / "facts", FACTS_LOG * _PAGE)
         return self._slack + catalog + facts + self._of_folders()
 
     def _of_folders(self) -> int:
@@ -69,18 +68,12 @@ def _folders(folder: Path) -> int:
     return total
 
 
-def _databases(folder: Path, log: int) -> tuple[int, int]:
-    """The files of a folder of databases; a log shorter than `log` counts as that long.
-
-    And the longest log.
-    """
-    total = longest = 0
+def _databases(folder: Path, log: int) -> int:
+    """The files of a folder of databases; a log shorter than `log` counts as that long."""
+    total = 0
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 taken = allocated(entry.stat(follow_symlinks=False))
-                if entry.name.endswith("-wal"):
-                    longest = max(longest, taken)
-                    taken = max(taken, log)
-                total += taken
-    return total, longest
+                total += max(taken, log) if entry.name.endswith("-wal") else taken
+    return total

@@ -18,6 +18,7 @@ from cachestore.local import tallies
 from cachestore.local.admitting import admit
 from cachestore.local.board import boot_id
 from cachestore.local.catalog_files import CatalogFiles, Unavailable, is_passing
+from cachestore.local.catalog_log import LogKeeper
 from cachestore.local.catalog_rows import Admission, Row
 from cachestore.local.catalog_schema import (
     ALL,
@@ -62,7 +63,8 @@ class Catalog:
         `evictor` None: the longest unread copies leave first. `log_pages`: after so many the log
         is written back and begun anew.
         """
-        self._files = CatalogFiles(folder, files, on_trouble, log_pages)
+        self._files = CatalogFiles(folder, files, on_trouble)
+        self._log = LogKeeper(log_pages)
         self._clock = clock
         self.evictor: Evictor = evictor or Ordered()
         self._boot = boot_id()
@@ -110,7 +112,11 @@ class Catalog:
                 if full:
                     connection.execute("PRAGMA synchronous = NORMAL")
 
-        return self.ask(inside, otherwise)
+        result = self.ask(inside, otherwise)
+        path = self._files.held_path()
+        if path is not None:
+            self._log.keep_short(path, self.ask)
+        return result
 
     def _update(self, sql: str, values: Iterable[tuple[object, ...]]) -> int:
         """Run one statement for each of `values` in a transaction; how many rows it changed."""
@@ -328,10 +334,6 @@ class Catalog:
     def tidy(self) -> int:
         """Remove databases that were left behind more than an hour ago; how many files went."""
         return self._files.remove_old(self._clock.now() - _OLD)
-
-    def shorten_log(self) -> None:
-        """Write the log back and begin it anew: under load it would grow for ever."""
-        self.ask(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone(), None)
 
     def close(self) -> None:
         """For good: what is asked later finds nothing."""

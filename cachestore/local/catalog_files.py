@@ -67,14 +67,11 @@ class _Held:
 class CatalogFiles:
     """Connections of this process, one for each thread, to the database that is current."""
 
-    def __init__(
-        self, folder: Path, files: Files, report: Callable[[str], None], log_pages: int
-    ) -> None:
+    def __init__(self, folder: Path, files: Files, report: Callable[[str], None]) -> None:
         self._folder = folder
         self._pointer = folder / "current"
         self._files = files
         self._report = report
-        self._log_pages = log_pages
         self._local = threading.local()
         self._lock = threading.Lock()
         self._all: list[_Held] = []
@@ -182,7 +179,7 @@ class CatalogFiles:
             with held.lock:
                 if not held.open:
                     raise Unavailable
-                _check(held.connection, self._log_pages)
+                _check(held.connection)
                 held.seen = self._identity(path)
             if held.seen is None or self.path() != path:
                 raise FileNotFoundError(f"{path} moved while it was opened")
@@ -226,7 +223,7 @@ class CatalogFiles:
                 return False
             source = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
             with closing(sqlite3.connect(source, uri=True)) as connection:
-                _check(connection, self._log_pages)
+                _check(connection)
                 return question(connection)
         except (sqlite3.Error, OSError):
             return False
@@ -387,14 +384,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
 
 
-def _check(connection: sqlite3.Connection, log_pages: int) -> None:
-    """Fails if the database is not one of this version. Its log is kept short for good."""
+def _check(connection: sqlite3.Connection) -> None:
+    """Fails if the database is not one of this version."""
     [version] = connection.execute("PRAGMA user_version").fetchone()
     if version != VERSION:
         raise _Unusable(f"schema version {version}, this library knows {VERSION}")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA fullfsync = 1")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {log_pages}")
-    connection.execute(f"PRAGMA journal_size_limit = {log_pages * 4096}")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # `LogKeeper` does it
     for look in ("bytes FROM totals", "key, file FROM entries", "key FROM pins"):
         connection.execute(f"SELECT {look} LIMIT 1").fetchone()

@@ -157,8 +157,7 @@ class Learned:
             model.adopt(state)
         [known] = db.execute("SELECT count(*) FROM seen").fetchone()
         share = max(1, known // _REFIT_SAMPLE)
-        sql = "SELECT size, tick, uses, gap, kind FROM seen WHERE abs(random()) % ? = 0"
-        rows = (Seen(*row) for row in _breathing(db.execute(sql, (share,)), breathe))
+        rows = (Seen(*row) for row in _breathing(db, share, breathe))
         model.refit(rows, tick, weight=share, breathe=breathe)
         return model.dump()
 
@@ -254,9 +253,15 @@ def _seen(db: sqlite3.Connection, key: str) -> Seen | None:
 
 
 def _breathing(
-    rows: sqlite3.Cursor, breathe: Callable[[], None]
+    db: sqlite3.Connection, share: int, breathe: Callable[[], None]
 ) -> Generator[tuple[int, int, int, int, int], None, None]:
-    for number, row in enumerate(rows):
-        if number % 64 == 0:
-            breathe()
-        yield row
+    """One of `share` of what is known, in short looks: a long one would keep the log growing."""
+    sql = (
+        "SELECT key, size, tick, uses, gap, kind FROM seen WHERE key > ?"
+        " AND abs(random()) % ? = 0 ORDER BY key LIMIT 64"
+    )
+    after = ""
+    while rows := db.execute(sql, (after, share)).fetchall():
+        yield from (row[1:] for row in rows)
+        after = rows[-1][0]
+        breathe()

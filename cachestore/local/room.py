@@ -184,8 +184,6 @@ class Room:
         terms = Terms(
             self.limits(), self._rules, self._clock.now(), self._cache.in_use, self._longest
         )
-        if self._books.long_log:
-            self._catalog.shorten_log()
         evictor = self._catalog.evictor
         outcome = self._catalog.change(lambda db: make_room(db, ask, terms, evictor), None)
         if outcome is None:

@@ -1,4 +1,4 @@
-"""Sums by day and prefix, kept in the catalog: how reads were answered, and what left the cache.
+"""Sums by day and prefix, kept in the catalog: how reads were answered, what left the cache and what was not kept.
 
 They are collected here, from events, and written down in the janitor's batches.
 """
@@ -45,6 +45,8 @@ class Tallies:
                 self._add(event.key, "remote", 1, size)
             case events.Evicted(size=size, reason=reason):
                 self._add(event.key, f"evicted: {reason}", 1, size)
+            case events.Refused(size=size, reason=reason):
+                self._add(event.key, f"refused: {reason}", 1, size)
 
     def _add(self, key: str, what: str, count: int, size: int) -> None:
         day = datetime.fromtimestamp(self._clock.now(), UTC).date().isoformat()
