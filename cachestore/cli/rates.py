@@ -12,14 +12,14 @@ from cachestore.cli.output import size, table
 from cachestore.model import Tally
 
 _HERE = ("cache", "spool", "local")
-_EVICTED = "evicted: "
+_NOT_READ = ("evicted: ", "refused: ")
 
 
 def rates(history: Iterable[Tally], by: Callable[[Tally], str]) -> list[dict[str, Any]]:
     """Reads and their bytes grouped `by`, with the shares answered from here (0 to 1)."""
     groups: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for each in history:
-        if not each.what.startswith(_EVICTED):
+        if not each.what.startswith(_NOT_READ):
             sums, here = groups[by(each)], each.what in _HERE
             sums["reads"] += each.count
             sums["bytes"] += each.bytes
@@ -36,7 +36,7 @@ def rates(history: Iterable[Tally], by: Callable[[Tally], str]) -> list[dict[str
 
 
 def sources(history: Iterable[Tally]) -> list[dict[str, Any]]:
-    """What was counted, grouped by where reads came from and why copies left."""
+    """What was counted, grouped by where reads came from, why copies left or were not kept."""
     sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for each in history:
         sums[each.what][0] += each.count
@@ -67,7 +67,9 @@ def tables(history: list[Tally]) -> list[Table]:
                 size(each["bytes"]), f"{each['byte_hit_rate']:.1%}",
             )  # fmt: skip
         made.append(shown)
-    shown = table("", "count", "bytes", right=("count", "bytes"), title="read from, and evicted")
+    shown = table(
+        "", "count", "bytes", right=("count", "bytes"), title="read from, evicted, not kept"
+    )
     for each in sources(history):
         shown.add_row(each["what"], f"{each['count']:,}", size(each["bytes"]))
     return [*made, shown]

@@ -1,4 +1,4 @@
-"""Sums by day and prefix, kept in the catalog: how reads were answered, what left the cache and what was not kept.
+"""Sums by day and prefix, kept in the catalog: how reads were answered, what left, what stayed out.
 
 They are collected here, from events, and written down in the janitor's batches.
 """
