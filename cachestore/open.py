@@ -124,8 +124,7 @@ def assemble(
     facts = Facts(root / "facts", board)
     folder = LocalFolder(options.local_dir, remote_id, files, clock, options.lock_timeout)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
-    budget = Budget(options.in_flight_bytes)
-    bypass = Bypass(files, clock, options.handout_grace)
+    budget, bypass = Budget(options.in_flight_bytes), Bypass(files, clock, options.handout_grace)
     hot = HotMap(board, clock.now if clock.__class__ is not SystemClock else _now())
     uploader = Uploader(
         guarded, spool=spool, copies=CacheCopies(catalog, cache, room, files, clock),
@@ -143,10 +142,10 @@ def assemble(
     core = Core(
         options=options, clock=clock, files=files, events=events, stats=stats,
         remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, room=room,
-        hand_outs=HandOuts(spool, cache, room, files), facts=facts,
-        bypass=bypass, folder=folder, remote=guarded, uploader=uploader, janitor=janitor, hot=hot,
-        index=PendingIndex(spool), downloads=Flights(Pool(32, "cachestore-get")),
-        asks=Flights(Pool(8, "cachestore-ask")), workers=Pool(8, "cachestore-warm"),
+        hand_outs=HandOuts(spool, cache, room, files), facts=facts, bypass=bypass, folder=folder,
+        remote=guarded, uploader=uploader, janitor=janitor, hot=hot, index=PendingIndex(spool),
+        downloads=Flights(Pool(32, "cachestore-get")), asks=Flights(Pool(8, "cachestore-ask")),
+        workers=Pool(8, "cachestore-warm"),
     )  # fmt: skip
     return core, downloader
 

@@ -152,7 +152,7 @@ class CacheStore:
 
         The path stays readable for the hand-out grace (60 s); use `lease` or `open` for longer.
         `max_age`: at most so many seconds since the copy was last known to be current.
-        Raises `NotFound`, `RemoteUnavailable`.
+        Raises `NotFound`, `RemoteUnavailable`, `CacheFull`.
         """
         if max_age is None:
             path = self._hot(key)
@@ -169,7 +169,7 @@ class CacheStore:
         return self._reader.open(key)
 
     def lease(self, key: str) -> AbstractContextManager[Path]:
-        """`with store.lease(key) as path:` the file stays in place inside the block."""
+        """`with store.lease(key) as path:` the file stays in place inside the block, no longer."""
         return self._reader.lease(key)
 
     def download(self, key: str, destination: str | PathLike[str]) -> Path:

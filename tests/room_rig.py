@@ -6,12 +6,15 @@ import os
 import random
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from cache_rig import CacheRig, make_row
 from process_rig import load_options, say
 from store_rig import make_options, store_of
 
 from cachestore.errors import CacheFull
+from cachestore.files import allocated
 from cachestore.options import Options
 from cachestore.remote.directory import DirectoryRemote
 from cachestore.store import CacheStore
@@ -134,3 +137,52 @@ def one_call(store: CacheStore, chance: random.Random, count: int, name: str) ->
             assert path.read_bytes()
     else:
         store.put(f"{name}/{chance.randrange(9)}.bin", os.urandom(chance.randrange(200 * KB)))
+
+
+# -- one download, step by step -------------------------------------------------------------------
+
+
+@dataclass
+class Arriving:
+    """A download under way in a rig's cache."""
+
+    rig: CacheRig
+    key: str
+    size: int
+
+    def __post_init__(self) -> None:
+        place = self.rig.place(self.key)
+        self.fd, self.part = self.rig.cache.new_part(place)
+        self.grant = self.rig.room.grant(self.key, place, self.part)
+
+    def reserve(self) -> Arriving:
+        self.rig.room.fill(self.grant, self.size)
+        return self
+
+    def settle(self) -> Path:
+        """All bytes are there, under the copy's name."""
+        os.pwrite(self.fd, os.urandom(self.size), 0)
+        return self.rig.cache.settle(self.part, self.fd, self.grant.goal)
+
+    def end(self) -> Path:
+        """A copy, or a file that passes through."""
+        path = self.settle()
+        stat = os.stat(path)
+        row = make_row(
+            self.key, self.size, file=self.grant.goal, allocated=allocated(stat),
+            mtime_ns=stat.st_mtime_ns, inode=stat.st_ino,
+        )  # fmt: skip
+        if not self.rig.room.keep(self.grant, row):
+            path = self.rig.room.passes(self.grant, self.rig.cache.to_transit(path))
+        os.close(self.fd)
+        return path
+
+
+def arrive(rig: CacheRig, key: str, size: int) -> Path:
+    return Arriving(rig, key, size).reserve().end()
+
+
+def files(rig: CacheRig) -> int:
+    """Bytes on disk of all files of the cache, without the catalog."""
+    folders = [path for path in rig.root.iterdir() if path.name not in ("catalog", "facts")]
+    return sum(allocated(file.stat()) for path in folders for file in path.iterdir())

@@ -67,9 +67,7 @@ def tables(history: list[Tally]) -> list[Table]:
                 size(each["bytes"]), f"{each['byte_hit_rate']:.1%}",
             )  # fmt: skip
         made.append(shown)
-    shown = table(
-        "", "count", "bytes", right=("count", "bytes"), title="read from, evicted, not kept"
-    )
+    shown = table("", "count", "bytes", right=("count", "bytes"), title="from where, and what left")
     for each in sources(history):
         shown.add_row(each["what"], f"{each['count']:,}", size(each["bytes"]))
     return [*made, shown]

@@ -31,7 +31,6 @@ from cachestore.local.room_rows import (
     give_up_damaged,
     gone,
     is_counted,
-    next_due,
     reserve,
     unreserve,
     usage,
@@ -40,7 +39,7 @@ from cachestore.policy import room
 from cachestore.policy.eviction import Need
 from cachestore.policy.room import Limits, Usage, shortfall
 
-Answer = Literal["granted", "refused", "full", "uncounted"]
+Answer = Literal["granted", "refused", "full", "again", "uncounted"]
 _ROUNDS = 8
 
 
@@ -77,8 +76,7 @@ class Outcome:
     """What an `Ask` was answered.
 
     `area`: where the file counts. `reason`: why it is not to be kept. `evicted`: rows that went.
-    `going`: files to be removed before the first byte is written. `again`: wall seconds at which
-    more may leave.
+    `going`: files to be removed before the first byte is written.
     """
 
     answer: Answer
@@ -86,7 +84,6 @@ class Outcome:
     reason: str = ""
     evicted: list[Row] = field(default_factory=list)
     going: list[Leaving] = field(default_factory=list)
-    again: float | None = None
 
 
 def make_room(db: sqlite3.Connection, ask: Ask, terms: Terms, evictor: Evictor) -> Outcome:
@@ -178,8 +175,9 @@ def _none(db: sqlite3.Connection, ask: Ask, terms: Terms, reason: str) -> Outcom
     largest = max(terms.limits.bytes, terms.limits.transit)
     if ask.only_kept or ask.row.allocated > largest:
         return Outcome("refused", reason=reason)
-    again = terms.now if give_up_damaged(db) else next_due(db)
-    return Outcome("full", reason=reason, again=again)
+    if give_up_damaged(db):
+        return Outcome("again")
+    return Outcome("full", reason=reason)
 
 
 def _sum(files: list[Leaving]) -> int:

@@ -162,6 +162,8 @@ class Room:
                 first=not grant.asked, removed=tuple(grant.removed),
             )  # fmt: skip
             outcome = self._asked(ask)
+            if outcome.answer == "again":
+                continue
             if outcome.answer == "uncounted":
                 self._count()
                 continue

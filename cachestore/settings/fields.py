@@ -229,11 +229,7 @@ class Fields(BaseSettings):
     ] = 5_000_000_000
     cache_transit_bytes: Annotated[
         Size,
-        Spec(
-            "Files that are handed out and not kept take at most this, besides",
-            live=True,
-            option="cache_transit_bytes",
-        ),
+        Spec("Files that are not kept take at most this", live=True, option="cache_transit_bytes"),
     ] = 1_000_000_000
     cache_high_watermark: Annotated[
         Mark,
@@ -250,8 +246,7 @@ class Fields(BaseSettings):
     cache_min_free: Annotated[
         Free,
         Spec(
-            "Copies are removed, and none comes in, when less of the disk is free: a share or a"
-            " size",
+            "Copies are removed when less of the disk is free: a share, or a size",
             live=True,
             option="cache_min_free",
         ),
@@ -280,11 +275,7 @@ class Fields(BaseSettings):
     ] = 0
     cache_admit_min_uses: Annotated[
         AtLeastOne,
-        Spec(
-            "A file is kept when it is asked for so many times",
-            live=True,
-            option="admit_min_uses",
-        ),
+        Spec("A file is kept when it is asked for so often", live=True, option="admit_min_uses"),
     ] = 1
     cache_eviction: Annotated[
         Evicting,
