@@ -110,7 +110,8 @@ class Refused(Event):
     """A file was handed out and not kept.
 
     `reason`: pattern, size or uses (the settings), large (more than the limit), worth (less than
-    what would have to leave), room (all that could leave was just handed out).
+    what would have to leave), room (all that could leave was just handed out), free (the disk has
+    less free than `CACHE_MIN_FREE`).
     """
 
     size: int

@@ -121,6 +121,7 @@ class Janitor:
              "bodies"), 0,
         )  # fmt: skip
         self.flush_hits()
+        self._room.forget()
         steps: tuple[tuple[str, Callable[[], int]], ...] = (
             ("condemned", self._room.tidy),
             ("unfinished", self._room.reclaim),

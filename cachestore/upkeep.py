@@ -80,10 +80,9 @@ class Keeper:
         return WarmReport(here, size, failed)
 
     def _warm_one(self, key: str) -> int:
-        if self._core.hot.path(key) is None:
-            self._reader.get(key)
-        entry = self._core.hot.entry(key)
-        return 0 if entry is None else entry.size
+        # Not by a path: its grace would keep what comes later out.
+        with self._reader.open(key) as file:
+            return file.info.size
 
     # -- health ----------------------------------------------------------------------------------
 

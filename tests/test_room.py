@@ -120,6 +120,8 @@ def test_one_that_turns_out_larger_takes_more_room(rig: CacheRig) -> None:
 def child_downloads(root: str, size: str, step: str) -> None:
     arriving = Arriving(limited(Path(root)), "a", int(size)).reserve()
     os.pwrite(arriving.fd, os.urandom(arriving.size), 0)
+    if step == "handed out":  # as every `get` does when it begins
+        arriving.rig.hand_out("a")
     if step == "settled":
         arriving.settle()
     if step == "passing":
@@ -128,7 +130,7 @@ def child_downloads(root: str, size: str, step: str) -> None:
     input()
 
 
-@pytest.mark.parametrize("step", ["downloading", "settled", "passing"])
+@pytest.mark.parametrize("step", ["handed out", "settled", "passing"])
 def test_a_killed_process_frees_what_it_had_reserved(tmp_path: Path, step: str) -> None:
     child = start("test_room:child_downloads", tmp_path, ROOM, step)
     assert child.stdout is not None
@@ -155,7 +157,7 @@ def test_downloads_under_way_count_as_entries(rig: CacheRig) -> None:
     assert keys(rig) == ["b", "c", "d"]
 
 
-@with_options(cache_min_free=0.5)
+@with_options(cache_min_free=0.5, ttl=None)
 def test_a_newcomer_leaves_the_disks_free_share_alone(
     rig: CacheRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +173,11 @@ def test_a_newcomer_leaves_the_disks_free_share_alone(
     arrive(rig, "does not", 3 * BLOCK)
     assert keys(rig) == ["c", "does not", "fits"]
     assert rig.janitor.run_once()["freed"] == 0
+    fields[4] = 20 * BLOCK
+    for _ in range(2):  # the second one has to go among the copies
+        arrive(rig, "passes", 4 * BLOCK)
+    assert reasons(rig) == ["free", "free"]
+    assert rig.janitor.run_once()["freed"] == 3
 
 
 # -- the grace ------------------------------------------------------------------------------------

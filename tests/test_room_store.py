@@ -71,6 +71,13 @@ def test_reads_without_a_grace_never_fill_the_cache(tmp_path: Path, remote: Memo
         assert store.stats().refused == 0
 
 
+def test_warming_up_keeps_nothing_out(tmp_path: Path, remote: MemoryRemote) -> None:
+    with small(tmp_path, remote) as store:
+        report = store.warm(f"{number}.bin" for number in range(12))
+        assert (report.here, report.bytes, report.failed) == (12, 24 * BLOCK, {})
+        assert store.core.catalog.totals()[:2] == (10 * BLOCK, 5)
+
+
 def test_get_says_when_all_is_in_use_and_read_goes_on(tmp_path: Path, remote: MemoryRemote) -> None:
     with small(tmp_path, remote, miss_deadline=0.2) as store:
         paths = [store.get(f"{number}.bin") for number in range(7)]

@@ -6,7 +6,7 @@ Each chooses what leaves and takes it out together with what comes in.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cachestore.local.catalog_rows import Admission, Row
@@ -105,7 +105,7 @@ def make_room(db: sqlite3.Connection, ask: Ask, terms: Terms, evictor: Evictor) 
         if used.transit + ask.row.allocated <= terms.limits.transit:
             area, evicted = TRANSIT, []
         else:
-            evicted = _beside_copies(db, ask, terms, evictor, used, going)
+            evicted = _beside_copies(db, ask, terms, evictor, used)
     if evicted is None:
         return _none(db, ask, terms, reason)
     for row in evicted:
@@ -148,7 +148,10 @@ def _in_cache(
     victims, enough = choose(db, need, evictor, newcomer, terms.in_use, terms.now)
     if victims is None:
         return None, "worth"
-    return (victims, "") if enough else (None, "room")
+    if enough:
+        return victims, ""
+    own = shortfall(row.allocated, used, replace(limits, lacking=None), 0)
+    return None, "free" if own.nothing else "room"
 
 
 def _beside_copies(
@@ -157,13 +160,12 @@ def _beside_copies(
     terms: Terms,
     evictor: Evictor,
     used: Usage,
-    going: list[Leaving],
 ) -> list[Row] | None:
     """Copies that leave for a file that passes through; it is needed now, whatever it is worth."""
     if ask.row.allocated > terms.limits.bytes:
         return None
-    need = shortfall(ask.row.allocated, used, terms.limits, _sum(going))
-    need = Need(need.bytes, 0)
+    limits = replace(terms.limits, entries=0, lacking=None)
+    need = shortfall(ask.row.allocated, used, limits, 0)
     if need.nothing:
         return []
     victims, enough = choose(db, need, evictor, None, terms.in_use, terms.now)

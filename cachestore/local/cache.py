@@ -230,20 +230,22 @@ class CacheFiles:
         return f"{self._damaged.name}/{path.name}"
 
     def in_use(self, file: str) -> float:
-        """Until when (wall seconds) a path that was handed out stays; 0: not handed out lately."""
+        """Until when (wall seconds) a path that was handed out stays.
+
+        0: not handed out lately, or not there.
+        """
         slot, now = int(file.rpartition("/")[2][:4], 16), self._clock.now()
         handed = self._board.handed_out(slot)
         if handed - now > self._grace:
             self._board.hand_out(slot, now)  # the clock went back: the grace begins anew
             handed = now
-        return handed + self._grace if now - handed < self._grace else 0.0
+        if now - handed < self._grace and os.path.lexists(self.root / file):
+            return handed + self._grace
+        return 0.0
 
     def remove(self, file: str) -> bool:
         """Unlink unless handed out within the grace or leased; True when it is gone."""
-        path = self.root / file
-        if self.in_use(file):
-            return not os.path.lexists(path)
-        return self.unlink_unleased(path)
+        return not self.in_use(file) and self.unlink_unleased(self.root / file)
 
     def is_free(self, file: str) -> bool:
         """False while somebody writes the file; true also if there is none."""

@@ -32,6 +32,7 @@ CREATE TABLE reserved (part, goal, bytes, area, id, PRIMARY KEY (part)) WITHOUT 
 CREATE TABLE leaving (file, bytes, area, until, id, PRIMARY KEY (file)) WITHOUT ROWID;
 CREATE INDEX leaving_until ON leaving (until, area, bytes);
 CREATE TABLE asked (key, uses, last, PRIMARY KEY (key)) WITHOUT ROWID;
+CREATE INDEX asked_last ON asked (last);
 CREATE TABLE counted (done INTEGER);
 INSERT INTO counted VALUES (0);
 CREATE TRIGGER left_behind AFTER DELETE ON entries BEGIN

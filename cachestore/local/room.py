@@ -162,10 +162,11 @@ class Room:
                 first=not grant.asked, removed=tuple(grant.removed),
             )  # fmt: skip
             outcome = self._asked(ask)
-            if outcome.answer == "again":
-                continue
             if outcome.answer == "uncounted":
                 self._count()
+                continue
+            grant.asked = True
+            if outcome.answer == "again":
                 continue
             self._tell(grant, row, outcome)
             if outcome.answer == "full":
@@ -200,7 +201,6 @@ class Room:
             self._events.emit(events.Refused(grant.key, row.size, outcome.reason))
         if outcome.answer == "granted":
             grant.passing = grant.passing or bool(outcome.reason)
-        grant.asked = True
         for victim in outcome.evicted:
             self._events.emit(events.Evicted(victim.key, victim.size, "space"))
 
@@ -305,9 +305,9 @@ class Room:
     def _is_dead(self, reservation: Reserved) -> bool:
         """True if nobody holds its temporary file, which is then removed."""
         names = (reservation.part, *room_rows.places(reservation.goal))
-        return all(self._cache.is_free(name) for name in names) and self._cache.remove(
-            reservation.part
-        )
+        if not all(self._cache.is_free(name) for name in names):
+            return False
+        return self._cache.unlink_unleased(self._cache.root / reservation.part)
 
     def tidy(self) -> int:
         """Remove what may leave by now; how many files went."""
@@ -335,10 +335,13 @@ class Room:
         def work(db: Any) -> None:
             room_rows.put_off(db, stays, now)
             room_rows.gone(db, [each for each in found if each not in stays])
-            room_rows.forget_asked(db)
 
         self._catalog.change(work, None)
         return len(there) - len(stays)
+
+    def forget(self) -> None:
+        """Forget what was asked for longest ago and never kept; nothing on disk goes."""
+        self._catalog.change(room_rows.forget_asked, None)
 
     def discard(self, rows: Iterable[Row]) -> None:
         """Remove files whose rows are gone, as far as nobody uses them."""
