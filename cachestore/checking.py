@@ -179,8 +179,13 @@ class Checker:
                 detail = self._damage(core.cache.path(row), known)
             else:
                 continue
-            if detail:
+            if detail and self._is_current(row):
                 self._found("damaged copy", row.key, detail, self._forget(row))
+
+    def _is_current(self, row: Row) -> bool:
+        """False when the copy was replaced or left while it was looked at."""
+        now = self._core.catalog.get(row.key)
+        return now is not None and now.file == row.file
 
     def _forget(self, row: Row) -> str:
         core = self._core
@@ -235,9 +240,8 @@ class Checker:
         core = self._core
         if obj is not None and obj.etag == row.etag and obj.size == row.size:
             return
-        now = core.catalog.get(row.key)
         pending = core.newest(row.key, core.spool.place(row.key))
-        if now is None or now.file != row.file or pending is not None:
+        if pending is not None or not self._is_current(row):
             return  # it changed while the bucket was listed
         if obj is None:
             # Not repaired: it may be the last copy there is.

@@ -141,6 +141,21 @@ def test_a_copy_without_row(store: CacheStore) -> None:
         later.close(drain=0.0)
 
 
+def test_a_copy_that_leaves_while_it_is_looked_at_is_not_damaged(
+    store: CacheStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matches = store.core.cache.matches
+
+    def leaves(row: Any) -> bool:
+        if row.key == "a":
+            store.invalidate("a")
+        return matches(row)
+
+    monkeypatch.setattr(store.core.cache, "matches", leaves)
+    assert found(store) == []
+    assert found(store, repair=True) == []
+
+
 def test_the_bucket(store: CacheStore, r2_double: R2Double) -> None:
     remote = store.core.remote
     assert remote is not None
