@@ -6,8 +6,11 @@ import os
 import random
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cache_rig import CacheRig, make_row
 from process_rig import load_options, say
@@ -21,7 +24,7 @@ from cachestore.store import CacheStore
 from cachestore.testing.contract_tools import put as upload
 
 KB, MB = 1000, 1_000_000
-LIMIT, TRANSIT = 10 * MB, 4 * MB
+LIMIT, TRANSIT = 8 * MB, 2 * MB
 
 
 def on_disk(folder: Path) -> dict[int, int]:
@@ -87,17 +90,47 @@ def small(root: Path, **fields: object) -> Options:
 
 
 def fill_bucket(path: Path, count: int, seed: int = 1) -> DirectoryRemote:
-    """Files of 4 KB to 400 KB, most of them small."""
+    """Files of 8 KB to 800 KB, most of them small."""
     remote = DirectoryRemote(path, durable=False)
     chance = random.Random(seed)
     for number in range(count):
-        upload(remote, f"{number}.bin", os.urandom(int(4 * KB * 100 ** chance.random())))
+        upload(remote, f"{number}.bin", os.urandom(int(8 * KB * 100 ** chance.random())))
     return remote
+
+
+class Slow:
+    """A network on which many downloads are under way at a time."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def get(self, key: str, **fields: Any) -> Any:
+        @contextmanager
+        def opened() -> Iterator[Any]:
+            with self.inner.get(key, **fields) as body:
+                yield _SlowBody(body)
+
+        return opened()
+
+
+class _SlowBody:
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self.info, self.length = body.info, body.length
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._body:
+            for start in range(0, len(chunk), 32 * KB):
+                time.sleep(0.02)  # the network
+                yield chunk[start : start + 32 * KB]
 
 
 def child_reads(options: str, bucket: str, count: str, seconds: str, seed: str) -> None:
     """Reads of all kinds by eight threads, and puts; says what could not be had."""
-    store = store_of(load_options(options), remote=DirectoryRemote(bucket, durable=False))
+    store = store_of(load_options(options), remote=Slow(DirectoryRemote(bucket, durable=False)))
     end = time.monotonic() + float(seconds)
     failed: list[str] = []
 

@@ -65,7 +65,7 @@ def test_the_disk_never_holds_more_than_the_limits(tmp_path: Path) -> None:
         ]
         said = [finish(child).split() for child in children]
     assert sampler.looks > 100
-    assert sum(int(words[2]) for words in said) > 100, said
+    assert sum(int(words[2]) for words in said) > 30, said
     assert [words[4:] for words in said] == [[], [], []]
     assert sampler.peak <= LIMIT + TRANSIT, (sampler.peak, sampler.sure)
 

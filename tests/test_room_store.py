@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -13,16 +14,19 @@ from typing import Any
 
 import pytest
 from cache_rig import HUGE, make_row, open_catalog
+from process_rig import say, start
 from spool_rig import REMOTE
 from store_rig import make_options, store_of
 
 from cachestore.errors import CacheFull
 from cachestore.events import Trouble
+from cachestore.local import catalog_log
 from cachestore.local.bookkeeping import Bookkeeping, log_pages
 from cachestore.policy import room
 from cachestore.policy.eviction import Need
 from cachestore.remote.memory import MemoryBody, MemoryRemote
 from cachestore.store import CacheStore
+from cachestore.testing.clock import FakeClock
 from cachestore.testing.contract_tools import put as upload
 from cachestore.testing.remotes import CountingRemote
 
@@ -61,6 +65,24 @@ def test_paths_have_a_grace_and_open_files_need_none(tmp_path: Path, remote: Mem
         assert handed(store, "0.bin") == 0
         store.get("0.bin")
         assert handed(store, "0.bin") > 0
+
+
+class Slow(MemoryRemote):
+    """Takes longer than the grace."""
+
+    clock = FakeClock(time.time())
+
+    def get(self, key: str, **fields: Any) -> Any:
+        self.clock.advance(100.0)
+        return super().get(key, **fields)
+
+
+def test_the_grace_begins_when_the_path_is_given(tmp_path: Path) -> None:
+    remote = Slow()
+    upload(remote, "0.bin", b"0")
+    with store_of(make_options(tmp_path, mode="remote"), remote=remote, clock=Slow.clock) as store:
+        store.get("0.bin")
+        assert handed(store, "0.bin") >= int(Slow.clock.now())
 
 
 def test_reads_without_a_grace_never_fill_the_cache(tmp_path: Path, remote: MemoryRemote) -> None:
@@ -157,6 +179,51 @@ def test_a_download_of_unknown_size_takes_room_as_it_comes(tmp_path: Path, size:
         assert row.size == size
 
 
+class Stuck(MemoryRemote):
+    """Sends the first bytes of a large object, and then nothing."""
+
+    def get(self, key: str, **fields: Any) -> Any:
+        body = super().get(key, **fields)
+        assert isinstance(body, MemoryBody)
+        stuck = _Stuck(body.info, body._data)
+        stuck.pieces = list(body)
+        return stuck
+
+
+class _Stuck(_Unsized):
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.pieces[0]
+        say("began")
+        input()
+
+
+def child_reads_what_gets_stuck(root: str) -> None:
+    remote = Stuck()
+    remote.remote_id = REMOTE
+    upload(remote, "a.bin", b"a" * 2_000_000)
+    with small(Path(root), remote, cache_max_bytes=2_500_000, cache_transit_bytes=0) as store:
+        store.get("a.bin")
+
+
+def test_a_store_that_is_killed_in_a_download_frees_its_room(tmp_path: Path) -> None:
+    child = start("test_room_store:child_reads_what_gets_stuck", tmp_path)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "began\n"
+    remote = MemoryRemote()
+    remote.remote_id = REMOTE
+    upload(remote, "b.bin", b"b" * 2_000_000)
+    fields = {"cache_max_bytes": 2_500_000, "cache_transit_bytes": 0, "miss_deadline": 0.2}
+    with small(tmp_path, remote, **fields) as store:
+        with pytest.raises(CacheFull):
+            store.get("b.bin")
+        [part] = (store.core.cache.root / "parts").glob("*.part")
+        child.kill()
+        child.wait()
+        assert store.get("b.bin").read_bytes() == b"b" * 2_000_000
+        assert not part.exists()
+        assert store.core.room.usage().announced == 0
+
+
 def test_uploaded_files_are_kept_only_where_there_is_room(
     tmp_path: Path, remote: MemoryRemote
 ) -> None:
@@ -164,7 +231,16 @@ def test_uploaded_files_are_kept_only_where_there_is_room(
         for number in range(5):
             store.pin(f"{number}.bin")
             store.read(f"{number}.bin")
+        linked = []
+        link_in = store.core.cache.link_in
+
+        def watched(source: Path, name: str, *rest: Any) -> None:
+            linked.append(name)
+            link_in(source, name, *rest)
+
+        store.core.cache.link_in = watched  # type: ignore[method-assign]  # an instance's own
         store.put("new.bin", b"x" * BLOCK).wait(30)
+        assert linked == [], "a second name takes room as soon as it is there"
         assert store.core.catalog.get("new.bin") is None
         assert store.core.room.usage().cache == 0
         store.unpin("0.bin")
@@ -224,7 +300,18 @@ def test_the_catalogs_log_stays_short_whoever_writes(tmp_path: Path) -> None:
     catalog.close()
 
 
-def test_a_reader_that_does_not_end_stops_no_writer(tmp_path: Path) -> None:
+def test_a_reader_that_does_not_end_stops_no_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_log, "_REST", 1e6)
+    tries: list[Any] = []
+    checkpoint = catalog_log._checkpoint
+
+    def tried(db: Any) -> Any:
+        tries.append(checkpoint(db))
+        return tries[-1]
+
+    monkeypatch.setattr(catalog_log, "_checkpoint", tried)
     catalog = open_catalog(tmp_path / "catalog", log_pages=16)
     assert catalog.admit(make_row("a"), max_bytes=HUGE).admitted
     [database] = (tmp_path / "catalog").glob("*.db")
@@ -234,6 +321,7 @@ def test_a_reader_that_does_not_end_stops_no_writer(tmp_path: Path) -> None:
         for number in range(20):
             assert catalog.admit(make_row(str(number)), max_bytes=HUGE).admitted
         rows.close()
+    assert [busy for busy, *_ in tries] == [1], "the second try is long after"
     catalog.close()
 
 
