@@ -58,7 +58,10 @@ def test_the_same_on_a_server(cli: Cli, moto_server: Any) -> None:
     assert (day["reads"], day["hit_rate"]) == (1, 1.0)
     assert "by prefix" in cli("stats", "--days", "1").stdout
     assert cli.json("fsck")["findings"] == []
-    cli("clean")
+    cleaned = cli("clean").stdout
+    for word in ("evicted", "freed", "expired", "condemned", "orphaned", "unfinished"):
+        assert word in cleaned
+    assert cli.json("clean")["orphaned"] == 0
     assert cli.json("rm", "-r", "c/") == {"deleted": 1}
     assert [item["key"] for item in cli.json("ls", "-r")] == ["b.txt", "piped.bin"]
 

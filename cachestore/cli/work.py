@@ -131,8 +131,23 @@ def clean(context: typer.Context, as_json: Json = False) -> None:
             done = store.clean()
         if as_json:
             show_json(done)
-        else:
-            out.print(", ".join(f"{count} {what}" for what, count in done.items()) or "all clean")
+            return
+        made = table("removed", "", right=("removed",))
+        for what, count in done.items():
+            made.add_row(str(count), f"{what}: {_CLEANED[what]}")
+        out.print(made)
+
+
+_CLEANED = {
+    "expired": "copies that nobody asked for",
+    "evicted": "copies, for the limits",
+    "freed": "copies, for the disk's free share",
+    "condemned": "files that had left the cache and were in use until now",
+    "orphaned": "files that looked like copies and were known to nobody",
+    "unfinished": "what processes that died had begun",
+    "files": "other files of ours that were left over",
+    "bodies": "of the spool: what has no ticket went to quarantine",
+}
 
 
 def fsck(
