@@ -17,6 +17,7 @@ from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
 from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
+from cachestore.local.lead import Lead
 from cachestore.local.room import Room
 from cachestore.local.spool import Spool
 from cachestore.local.spool_scan import recount_shard, tidy_shard
@@ -58,6 +59,7 @@ class Janitor:
         self._options = options
         self._tallies = tallies
         self._folder = folder
+        self._lead = Lead(files, cache.root / "janitor.lock")
         self._reads: dict[str, tuple[int, float]] = {}
         self._lock = ForkLock()
         self._stop = threading.Event()
@@ -104,6 +106,7 @@ class Janitor:
 
     def close(self) -> None:
         self._stop.set()
+        self._lead.close()
         self.flush_hits()
 
     # -- the work --------------------------------------------------------------------------------
@@ -144,12 +147,23 @@ class Janitor:
         return done
 
     def quick(self) -> None:
-        """What is done every few seconds: counted hits, syncing, files that waited, watermarks."""
+        """What is done every few seconds: counted hits, syncing, files that waited, watermarks.
+
+        All but the hits are one process's work; admission keeps the limits when it is stopped.
+        """
         self.flush_hits()
-        self._sync()
-        self._room.reclaim()
-        self._room.tidy()
-        self._keep_limits()
+        if self._lead.held():
+            self._sync()
+            self._room.reclaim()
+            self._room.tidy()
+            self._keep_limits()
+
+    def hourly(self) -> None:
+        """`run_once`, unless another process sees to it."""
+        if self._lead.held():
+            self.run_once()
+        else:
+            self.flush_hits()
 
     def _discard(self, rows: list[Row], reason: str) -> int:
         """Take out what is still there and was not pinned meanwhile."""
@@ -264,7 +278,7 @@ def _serve(me: weakref.ref[Janitor]) -> None:
         try:
             if passed >= due:
                 passed, due = 0.0, janitor.interval
-                janitor.run_once()
+                janitor.hourly()
             else:
                 janitor.quick()
         except Exception as error:  # the janitor never ends because of one bad day

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cache_rig import CacheRig
+from cache_rig import HUGE, CacheRig
 from spool_rig import put
 from store_rig import make_options, store_of, until
 
@@ -394,3 +394,26 @@ def test_the_cache_folder_may_be_removed_while_running(tmp_path: Path) -> None:
         store.clean()
         assert store.get("k1").read_bytes() == b"1" * 100
         until(lambda: store.get("k1") and store.core.catalog.get("k1"))
+
+
+# -- several processes ------------------------------------------------------------------------
+
+
+def test_one_of_several_stores_does_the_work(tmp_path: Path) -> None:
+    bucket = MemoryRemote()
+    upload(bucket, "a", b"x")
+    options = make_options(tmp_path, mode="remote", sync_after=0.0)
+    with store_of(options, remote=bucket) as one, store_of(options, remote=bucket) as two:
+        assert one.get("a") == two.get("a")
+        assert one.core.janitor._lead.held()
+        two.core.janitor.quick()
+        two.core.janitor.hourly()
+        assert len(two.core.catalog.undurable(HUGE)) == 1, "it is the other one's work"
+        assert [(each.what, each.count) for each in two.history()] == [("cache", 1)]
+        one.core.janitor.quick()
+        assert two.core.catalog.undurable(HUGE) == []
+        one.close()
+        upload(bucket, "b", b"x")
+        two.get("b")
+        two.core.janitor.hourly()
+        assert two.core.catalog.undurable(HUGE) == [], "somebody always does it"
