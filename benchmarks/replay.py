@@ -7,12 +7,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
-from cachestore.local.evictors import SAMPLE
+from cachestore.local.learned import SAMPLE
 from cachestore.options import Objective
-from cachestore.policy.hazard import Hazard, Seen
-
-GHOSTS = 4
+from cachestore.policy.hazard import GDSF, Hazard, Seen, ghosts, refit_after, refit_share
+from cachestore.policy.tournament import Tournament, name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +72,29 @@ class Lru(Cache):
 
 
 class Hz(Cache):
-    """`policy.hazard`, as the catalog drives it: the least valuable of a random sample leaves,
-    the newcomer competes, and files that left are remembered."""
+    """`policy.hazard` and `policy.tournament`, as the catalog drives them: the least valuable of a
+    random sample leaves, the newcomer competes, and files that left are remembered."""
 
     def __init__(self, limit: int, objective: Objective = "time", seed: int = 1) -> None:
         super().__init__(limit)
         self._model = Hazard(objective)
+        self._tournament = Tournament(self._model, limit, seed)
         self._random = random.Random(seed).random
         self._seen: dict[int, Seen] = {}
         self._ghosts: OrderedDict[int, None] = OrderedDict()
         self._here: list[int] = []
         self._at: dict[int, int] = {}
-        self._refit_at = self._model.refit_after(0)
+        self._refit_at = refit_after(0, 0)
 
     def request(self, key: int, size: int, tick: int) -> bool:
-        model = self._model
+        model, tournament = self._model, self._tournament
         if tick >= self._refit_at:
-            model.refit(self._seen.values(), tick)
-            self._refit_at = tick + model.refit_after(len(self._seen))
-        seen = self._seen[key] = model.touch(self._seen.get(key), size, tick)
+            self._refit(tick)
+        name = name_of(str(key))
+        if tournament.takes(name):
+            tournament.request(name, size, tick)
+        seen = model.touch(self._seen.get(key), size, tick, tournament.floor)
+        self._seen[key] = seen
         if key in self._at:
             return True
         self._ghosts.pop(key, None)
@@ -102,9 +106,17 @@ class Hz(Cache):
         self.used += size
         return False
 
+    def _refit(self, tick: int) -> None:
+        known = list(self._seen.values())
+        share = refit_share(len(known))
+        if share > 1:
+            known = [seen for seen in known if self._random() * share < 1]
+        self._model.refit(known, tick, weight=share)
+        self._refit_at = tick + refit_after(len(self._seen), tick)
+
     def _make_room(self, newcomer: Seen, tick: int) -> bool:
         """False, and nothing left, if the newcomer is worth less than what would have to go."""
-        bar = self._model.value(newcomer, tick)
+        bar = self._model.value(newcomer, tick, self._tournament.rule)
         chosen: dict[int, Seen] = {}
         need = self.used + newcomer.size - self.limit
         while need > 0:
@@ -122,12 +134,13 @@ class Hz(Cache):
 
     def _sample(self, chosen: dict[int, Seen], tick: int) -> Iterator[tuple[float, int]]:
         value, here, seen = self._model.value, self._here, self._seen
+        rule = self._tournament.rule
         count, found = len(here), 0
         while found < min(SAMPLE, count - len(chosen)):
             key = here[int(self._random() * count)]
             if key not in chosen:
                 found += 1
-                yield value(seen[key], tick), key
+                yield value(seen[key], tick, rule), key
 
     def _remove(self, key: int) -> None:
         at, last = self._at.pop(key), self._here.pop()
@@ -137,11 +150,65 @@ class Hz(Cache):
 
     def _left(self, key: int) -> None:
         self._ghosts[key] = None
-        while len(self._ghosts) > GHOSTS * max(64, len(self._here)):
+        while len(self._ghosts) > ghosts(len(self._here)):
+            del self._seen[self._ghosts.popitem(last=False)[0]]
+
+
+class Gdsf(Cache):
+    """`gdsf`, as the catalog drives it: the lowest rank leaves, and the newcomer competes."""
+
+    def __init__(self, limit: int, objective: Objective = "time") -> None:
+        super().__init__(limit)
+        self._model = Hazard(objective)
+        self._floor = 0.0
+        self._seen: dict[int, Seen] = {}
+        self._ghosts: OrderedDict[int, None] = OrderedDict()
+        self._ranks: dict[int, float] = {}
+        self._heap: list[tuple[float, int]] = []
+
+    def request(self, key: int, size: int, tick: int) -> bool:
+        seen = self._model.touch(self._seen.get(key), size, tick, self._floor)
+        self._seen[key] = seen
+        rank = self._model.value(seen, tick, GDSF)
+        here = key in self._ranks
+        self._ghosts.pop(key, None)
+        if not here and (size > self.limit or not self._make_room(size, rank)):
+            self._left(key)
+            return False
+        if not here:
+            self.used += size
+        self._ranks[key] = rank
+        heappush(self._heap, (rank, key))
+        return here
+
+    def _make_room(self, size: int, bar: float) -> bool:
+        """False, and nothing left, if the newcomer ranks below what would have to go."""
+        need, chosen = self.used + size - self.limit, []
+        while need > 0:
+            rank, key = heappop(self._heap)
+            if self._ranks.get(key) != rank:
+                continue  # asked for since, or gone
+            chosen.append((rank, key))
+            self._floor = max(self._floor, min(rank, bar))
+            need -= self._seen[key].size
+            if bar < rank:
+                for each in chosen:
+                    heappush(self._heap, each)
+                return False
+        for _, key in chosen:
+            del self._ranks[key]
+            self.used -= self._seen[key].size
+            self._left(key)
+        return True
+
+    def _left(self, key: int) -> None:
+        self._ghosts[key] = None
+        while len(self._ghosts) > ghosts(len(self._ranks)):
             del self._seen[self._ghosts.popitem(last=False)[0]]
 
 
 POLICIES: dict[str, Callable[[int, Objective], Cache]] = {
     "lru": lambda limit, objective: Lru(limit),
     "hz": Hz,
+    "gdsf": Gdsf,
 }

@@ -250,6 +250,7 @@ class Downloader:
             self._files.pwrite(fd, data, offset)
             self._progress[key] = self._clock.monotonic()
 
+        start = self._clock.monotonic()
         fetched = fetch(
             self._remote,
             key,
@@ -259,6 +260,7 @@ class Downloader:
             budget=self._budget,
             on_info=begins,
         )
+        self._catalog.fetched(fetched.info.size, self._clock.monotonic() - start)
         if not fetched.verified:
             verify_digest(fd, fetched.info)
         return fetched.info

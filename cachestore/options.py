@@ -11,7 +11,7 @@ from cachestore.errors import ConfigError
 MIB = 1 << 20
 Mode = Literal["remote", "local", "mock"]
 BackPressure = Literal["block", "through", "raise"]
-Eviction = Literal["hz", "lru"]
+Eviction = Literal["hz", "gdsf", "lru"]
 Objective = Literal["time", "object", "bytes"]
 Verify = Literal["never", "sample", "always"]
 

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cache_rig import make_row as row_of
 from cache_rig import open_catalog
+from fault_rig import seed
 from process_rig import finish, say, start
-from store_rig import make_options
+from store_rig import make_options, store_of
 
 from cachestore.local.catalog import Catalog
-from cachestore.local.evictors import Learned, Ordered, evictor_of
-from cachestore.policy.hazard import Hazard
+from cachestore.local.evictors import Ordered, evictor_of
+from cachestore.local.known import state_of
+from cachestore.local.learned import Learned
+from cachestore.local.ranked import _BY_RANK, Ranked
+from cachestore.policy.costs import MissCosts
+from cachestore.policy.hazard import GDSF, HEAT, Hazard, refit_after
+from cachestore.policy.tournament import Tournament
+from cachestore.remote.memory import MemoryRemote
 
 KB = 1000
 
 
 def learning(folder: Path, **fields: Any) -> Catalog:
-    return open_catalog(folder, evictor=Learned(make_options(folder, **fields)))
+    return open_catalog(folder, evictor=evictor_of(make_options(folder, **fields)))
+
+
+def database(catalog: Catalog) -> sqlite3.Connection:
+    return sqlite3.connect(catalog._files.held_path() or "")
 
 
 def read(catalog: Catalog, key: str, size: int, limit: int) -> bool:
@@ -41,10 +54,12 @@ def test_the_settings_choose() -> None:
     options = make_options(Path("x"))
     assert isinstance(evictor_of(options), Learned)
     assert isinstance(evictor_of(make_options(Path("x"), eviction="lru")), Ordered)
+    assert isinstance(evictor_of(make_options(Path("x"), eviction="gdsf")), Ranked)
 
 
-def test_the_limit_is_kept_and_pins_stay(tmp_path: Path) -> None:
-    catalog = learning(tmp_path)
+@pytest.mark.parametrize("eviction", ["hz", "gdsf"])
+def test_the_limit_is_kept_and_pins_stay(tmp_path: Path, eviction: Any) -> None:
+    catalog = learning(tmp_path, eviction=eviction)
     rng = random.Random(3)
     catalog.pin("pinned")
     read(catalog, "pinned", 20 * KB, 100 * KB)
@@ -59,8 +74,11 @@ def test_the_limit_is_kept_and_pins_stay(tmp_path: Path) -> None:
     assert catalog.admit(row_of("huge", 101 * KB), max_bytes=100 * KB).admitted is False
 
 
-def test_a_newcomer_worth_less_than_all_others_does_not_come_in(tmp_path: Path) -> None:
-    catalog = learning(tmp_path)
+@pytest.mark.parametrize("eviction", ["hz", "gdsf"])
+def test_a_newcomer_worth_less_than_all_others_does_not_come_in(
+    tmp_path: Path, eviction: Any
+) -> None:
+    catalog = learning(tmp_path, eviction=eviction)
     for _ in range(30):
         for number in range(10):
             read(catalog, f"hot{number}", 10 * KB, 100 * KB)
@@ -102,7 +120,8 @@ def test_a_junk_model_is_as_good_as_none(tmp_path: Path) -> None:
     catalog = learning(tmp_path)
     read(catalog, "a", KB, 10 * KB)
     with sqlite3.connect(catalog._files.held_path() or "") as db:
-        db.execute("UPDATE learned SET version = 77, state = x'0123'")
+        db.execute("UPDATE learned SET version = 77, costs = x'0123'")
+        db.execute("INSERT OR REPLACE INTO kept VALUES ('hazard', x'0123'), ('contest', x'01')")
     for number in range(30):
         read(catalog, f"k{number}", KB, 10 * KB)
         assert catalog.totals()[0] <= 10 * KB
@@ -135,8 +154,8 @@ def test_more_hits_than_the_longest_unread_first(tmp_path: Path) -> None:
     asked = [names[min(399, int(rng.paretovariate(0.6)) - 1)] for _ in range(2500)]
     asked[1200:1200] = names
     scores = {}
-    for name, evictor in {"hz": Learned(make_options(tmp_path)), "lru": Ordered()}.items():
-        catalog = open_catalog(tmp_path / name, evictor=evictor)
+    for name in ("hz", "gdsf", "lru"):
+        catalog = learning(tmp_path / name, eviction=name, cache_max_bytes=600 * KB)
         hits = 0
         for number, key in enumerate(asked):
             hits += read(catalog, key, sizes[key], 600 * KB)
@@ -147,6 +166,7 @@ def test_more_hits_than_the_longest_unread_first(tmp_path: Path) -> None:
         catalog.close()
     print(scores)
     assert scores["hz"] > 1.1 * scores["lru"]
+    assert scores["gdsf"] > 1.1 * scores["lru"]
 
 
 def test_a_refit_is_read_outside_of_the_write_lock(tmp_path: Path) -> None:
@@ -160,4 +180,149 @@ def test_a_refit_is_read_outside_of_the_write_lock(tmp_path: Path) -> None:
 
     catalog.tend(breathe)
     assert wrote == [True]
-    assert Hazard().refit_after(0) == 2000
+    assert refit_after(0, 0) == 500
+
+
+# -- gdsf ------------------------------------------------------------------------------------------
+
+
+def ranks(catalog: Catalog) -> dict[str, float]:
+    with database(catalog) as db:
+        return dict(db.execute("SELECT key, rank FROM seen WHERE rank IS NOT NULL"))
+
+
+def test_gdsf_gives_up_the_lowest_rank_and_starts_from_there(tmp_path: Path) -> None:
+    catalog = learning(tmp_path, eviction="gdsf", objective="object")
+    for key, size, times in (("often", 40, 5), ("small", 10, 1), ("large", 50, 1)):
+        for _ in range(times):
+            read(catalog, key, size * KB, 100 * KB)
+    read(catalog, "new", 30 * KB, 100 * KB)
+    assert {row.key for row in catalog.rows()} == {"often", "small", "new"}
+    floor = 1 / (50 * KB)
+    assert ranks(catalog)["new"] == pytest.approx(1 / (30 * KB))
+    read(catalog, "small", 10 * KB, 100 * KB)
+    assert ranks(catalog)["small"] == pytest.approx(floor + 2 / (10 * KB))
+    read(catalog, "large", 50 * KB, 100 * KB)  # remembered: it counts twice, and ranks above "new"
+    assert {row.key for row in catalog.rows()} == {"often", "small", "large"}
+
+
+def test_gdsf_forgets_ranks_of_what_went_otherwise(tmp_path: Path) -> None:
+    catalog = learning(tmp_path, eviction="gdsf")
+    for number in range(5):
+        read(catalog, f"k{number}", 20 * KB, 100 * KB)
+    for number in range(4):
+        row = catalog.get(f"k{number}")
+        assert row is not None
+        catalog.remove(row.key, row.file)
+    for number in range(10):
+        read(catalog, f"small {number}", 10 * KB, 100 * KB)
+    assert ranks(catalog).keys() >= {row.key for row in catalog.rows()}
+    assert not ranks(catalog).keys() & {f"k{number}" for number in range(4)}
+
+
+def test_gdsf_after_another_policy_gives_up_what_nobody_read_since(tmp_path: Path) -> None:
+    for eviction in ("lru", "hz"):
+        folder = tmp_path / eviction
+        catalog = learning(folder, eviction=eviction)
+        for number in range(10):
+            catalog.admit(row_of(f"old{number}", 10 * KB, used=float(number)), max_bytes=100 * KB)
+        catalog.close()
+        catalog = learning(folder, eviction="gdsf")
+        for number in range(4):
+            row = row_of(f"new{number}", 10 * KB, used=1000.0)
+            assert catalog.admit(row, max_bytes=100 * KB).admitted
+        here = {row.key for row in catalog.rows()}
+        assert here == {f"old{n}" for n in range(4, 10)} | {f"new{n}" for n in range(4)}
+        catalog.close()
+
+
+def test_gdsf_finds_victims_by_its_index(tmp_path: Path) -> None:
+    catalog = learning(tmp_path, eviction="gdsf")
+    read(catalog, "a", KB, 10 * KB)
+    with database(catalog) as db:
+        plan = " ".join(str(row) for row in db.execute(f"EXPLAIN QUERY PLAN {_BY_RANK}"))
+    assert "USING COVERING INDEX ranked" in plan or "USING INDEX ranked" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+# -- the tournament --------------------------------------------------------------------------------
+
+
+def test_requests_are_played_in_the_background(tmp_path: Path) -> None:
+    catalog = learning(tmp_path, cache_max_bytes=50 * KB)
+    rng = random.Random(1)
+    for _ in range(600):
+        read(catalog, f"k{int(rng.paretovariate(0.7))}", KB, 50 * KB)
+    with database(catalog) as db:
+        assert db.execute("SELECT count(*) FROM asked").fetchone() == (600,)
+        assert state_of(db, "contest") is None
+    learn(catalog)
+    with database(catalog) as db:
+        assert db.execute("SELECT count(*) FROM asked").fetchone() == (0,)
+        stored = state_of(db, "contest")
+        assert isinstance(stored, bytes)
+    contest = Tournament(Hazard(), 50 * KB)
+    assert contest.adopt(stored)
+    assert contest._requests == 600
+    assert 40 <= len(contest._shadows[0].here) <= 50
+
+
+def test_what_the_tournament_found_holds_for_all_processes(tmp_path: Path) -> None:
+    evictors = [Learned(make_options(tmp_path)) for _ in range(2)]
+    one, two = (open_catalog(tmp_path, evictor=evictor) for evictor in evictors)
+    read(one, "a", KB, 10 * KB)
+    with database(one) as db:
+        db.execute("UPDATE learned SET rule = 2, shift = 32, floor = 1.5")
+    read(two, "b", KB, 10 * KB)
+    assert (evictors[1]._rule, evictors[1]._shift, evictors[1]._floor) == (2, 32, 1.5)
+    with database(one) as db:
+        assert db.execute("SELECT key FROM seen WHERE floor = 1.5").fetchall() == [("b",)]
+        assert db.execute("SELECT count(*) FROM asked").fetchone() == (1,)  # "a": "b" is left out
+
+
+def test_the_rule_decides_what_leaves(tmp_path: Path) -> None:
+    """One file that was hot long ago, and one that is new: heat and GDSF keep another one."""
+    kept = {}
+    for rule in (HEAT, GDSF):
+        catalog = learning(tmp_path / str(rule), objective="object")
+        for key, times in (("hot", 5), ("new", 1)):
+            for _ in range(times):
+                read(catalog, key, 10 * KB, 20 * KB)
+        with database(catalog) as db:
+            db.execute("UPDATE learned SET rule = ?", (rule,))
+            db.execute("UPDATE seen SET floor = 1.0 WHERE key = 'new'")
+        [victim] = catalog.worst(1, 0)
+        kept[rule] = "hot" if victim.key == "new" else "new"
+    assert kept == {HEAT: "hot", GDSF: "new"}
+
+
+# -- what misses cost ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Learned, Ranked])
+def test_costs_of_misses_are_shared_and_survive(tmp_path: Path, kind: Any) -> None:
+    first, second = kind(make_options(tmp_path)), kind(make_options(tmp_path))
+    one = open_catalog(tmp_path, evictor=first)
+    for number in range(100):
+        one.fetched(1000 * KB, 1.0)
+        one.fetched(KB, 0.5)
+        read(one, f"k{number}", KB, 50 * KB)
+    assert first._model.prices.costs.request == pytest.approx(0.5, rel=0.2)
+    one.close()
+    two = open_catalog(tmp_path, evictor=second)
+    read(two, "new", KB, 50 * KB)
+    assert second._model.prices.costs == first._model.prices.costs
+
+
+def test_downloads_are_measured(tmp_path: Path) -> None:
+    remote = MemoryRemote()
+    seed(remote, "k", b"x" * 1000)
+    store = store_of(make_options(tmp_path, mode="remote"), remote=remote)
+    with contextlib.closing(store):
+        store.get("k")
+        catalog = store._core.catalog
+        with database(catalog) as db:
+            [costs] = db.execute("SELECT costs FROM learned").fetchone()
+    learner = MissCosts()
+    learner.adopt(costs)
+    assert learner.costs.request < 0.05  # memory is faster than a network

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import random
+import time
+from math import log2
 
 import pytest
 
-from cachestore.policy.hazard import BINS, CLASSES, Costs, Hazard, Seen, age_bin
+from cachestore.policy.costs import Costs
+from cachestore.policy.hazard import (
+    BINS,
+    CLASSES,
+    GDSF,
+    HEAT,
+    MIXED,
+    WORTH,
+    Hazard,
+    Seen,
+    _worths,
+    age_bin,
+)
 
 
 def learned(reuse: int = 200, lost: int = 2000) -> tuple[Hazard, int]:
@@ -34,10 +48,14 @@ def test_what_comes_back_is_worth_more_than_what_never_did() -> None:
 
 def test_before_the_first_refit_often_and_lately_asked_for_wins() -> None:
     model = Hazard()
-    often = Seen(1000, 90, 9, 5, 0)
+    model.memory = 50.0
+    often = Seen(1000, 90, 9, 5, 0, 8.5)
     once = Seen(1000, 90, 1, -1, 0)
     old = Seen(1000, 10, 1, -1, 0)
-    assert model.value(often, 100) > model.value(once, 100) > model.value(old, 100)
+    for rule in (MIXED, WORTH, HEAT):
+        values = [model.value(seen, 100, rule) for seen in (often, once, old)]
+        assert values == sorted(values, reverse=True)
+        assert values[2] < values[1] < values[0]
 
 
 def test_objectives() -> None:
@@ -57,11 +75,11 @@ def test_the_cost_of_a_miss_sets_the_break_even_size() -> None:
     model = Hazard("time", Costs(request=0.1, byte=1e-8))
     for _ in range(100):
         model.touch(None, 1 << 30, 1)
-    assert model.break_even() == pytest.approx(1e7)
+    assert model.prices.break_even() == pytest.approx(1e7)
     small = Hazard("time", Costs(request=0.1, byte=1e-8))
     for _ in range(100):
         small.touch(None, 1000, 1)
-    assert small.break_even() == pytest.approx(5 * small.mean_size())
+    assert small.prices.break_even() == pytest.approx(5000)
 
 
 def test_dump_and_adopt() -> None:
@@ -74,7 +92,7 @@ def test_dump_and_adopt() -> None:
     assert other.dump() == model.dump()
 
 
-@pytest.mark.parametrize("junk", [b"", b"x" * 40, bytes(10), b"\xff" * 44837])
+@pytest.mark.parametrize("junk", [b"", b"x" * 40, bytes(10), b"\xff" * 44845])
 def test_junk_is_not_adopted(junk: bytes) -> None:
     model, _ = learned()
     before = model.dump()
@@ -108,10 +126,62 @@ def test_ages_never_leave_the_table() -> None:
 
 
 def test_refitting_lets_others_run() -> None:
+    """Its own work between two breaths, while each class has files and all were asked for."""
+    model, gaps = Hazard(), []
+    known = [Seen(1000, tick, 1, -1, tick % CLASSES) for tick in range(5_000)]
+    for seen in known:
+        model.touch(seen, 1000, 10_000)
+    last = time.thread_time()
+
+    def breathe() -> None:
+        nonlocal last
+        gaps.append(time.thread_time() - last)
+        last = time.thread_time()
+
+    model.refit(known, 10_000, breathe=breathe)
+    assert len(gaps) >= 2 * CLASSES
+    assert sorted(gaps)[len(gaps) * 99 // 100] < 0.001
+
+
+def test_worth_is_the_chance_over_the_time_until_then() -> None:
+    """Against a long sum over every tick."""
+    hazard = [0.3 if 6 <= b <= 14 else 0.05 for b in range(BINS)]
+    for horizon in (5.0, 60.0, 1e4):
+        worths = _worths(hazard, horizon)
+        for b in (0, 3, 8, 13, 17):
+            start = (2 ** (b / 2) + 2 ** ((b + 1) / 2)) / 2 - 1
+            steps, left, spent, at = 20_000, 1.0, 0.0, start
+            for _ in range(steps):
+                now = min(int(2 * log2(at + 1)), BINS - 1)
+                width = 2 ** ((now + 1) / 2) - 2 ** (now / 2)
+                left *= (1 - hazard[now]) ** (horizon / steps / width)
+                spent += left * horizon / steps
+                at += horizon / steps
+            assert worths[b] == pytest.approx((1 - left) / spent, rel=0.08)
+
+
+def test_heat_fades_and_what_is_new_starts_with_one() -> None:
     model = Hazard()
-    breaths = []
-    model.refit([], 1, breathe=lambda: breaths.append(1))
-    assert len(breaths) >= 500
+    model.memory = 100.0
+    first = model.touch(None, 10, 0)
+    assert first.heat == 1.0
+    assert model.touch(first, 10, 100).heat == pytest.approx(1.5)
+    assert model.value(first, 200, HEAT) == pytest.approx(model.value(first, 100, HEAT) / 2)
+
+
+def test_a_mean_lies_between_worth_and_heat() -> None:
+    model, tick = learned()
+    seen = Seen(1000, tick - 60, 4, 50, 30, 3.0)
+    price = model.prices.per_byte(1000)
+    worth, heat, mixed = (model.value(seen, tick, rule) / price for rule in (WORTH, HEAT, MIXED))
+    assert min(worth, heat) < mixed < max(worth, heat)
+    assert mixed == pytest.approx(worth ** (2 / 3) * heat ** (1 / 3))
+
+
+def test_gdsf_counts_uses_above_what_was_given_up_last() -> None:
+    model = Hazard("object")
+    seen = model.touch(model.touch(None, 100, 1, 3.0), 100, 2, 7.0)
+    assert model.value(seen, 10**6, GDSF) == pytest.approx(7.0 + 2 / 100)
 
 
 def test_a_hot_set_survives_a_crawl() -> None:

@@ -231,11 +231,15 @@ class Catalog:
 
         self.change(work, None)
 
+    def fetched(self, size: int, seconds: float) -> None:
+        """A miss took so long; noted with whatever is written next."""
+        self.evictor.fetched(size, seconds)
+
     def tend(self, breathe: Callable[[], None]) -> None:
         """Let the evictor learn from what was read since; from the background."""
-        learned = self.ask(lambda db: self.evictor.learn(db, breathe), None)
-        if learned is not None:
-            self.change(lambda db: self.evictor.keep(db, learned), None)
+        lesson = self.ask(lambda db: self.evictor.learn(db, breathe), None)
+        if lesson is not None:
+            self.change(lambda db: self.evictor.keep(db, lesson), None)
 
     def mark_durable(self, rows: Iterable[Row]) -> int:
         """These copies were synced; how many rows say so now."""

@@ -8,17 +8,28 @@ from dataclasses import replace
 from cachestore.local import tallies
 from cachestore.local.catalog_rows import COLUMNS, Row
 
-VERSION = 3
+VERSION = 4
+KNOWN = """
+CREATE TABLE seen (
+    key, size, tick, uses, gap, kind, heat REAL, floor REAL, rank REAL, PRIMARY KEY (key)
+) WITHOUT ROWID;
+CREATE INDEX seen_tick ON seen (tick);
+CREATE INDEX ranked ON seen (rank) WHERE rank IS NOT NULL;
+CREATE TABLE asked (id INTEGER PRIMARY KEY AUTOINCREMENT, name, size, tick, count);
+CREATE TABLE learned (
+    tick INTEGER, refit_at INTEGER, version INTEGER, rule INTEGER, shift INTEGER, floor REAL,
+    costs BLOB
+);
+INSERT INTO learned VALUES (0, 0, 0, 0, 0, 0, NULL);
+CREATE TABLE kept (name TEXT PRIMARY KEY, state BLOB);
+"""
 SCHEMA = f"""
 CREATE TABLE entries ({", ".join(COLUMNS)}, PRIMARY KEY (key)) WITHOUT ROWID;
 CREATE INDEX used ON entries (pinned, used);
 CREATE INDEX file ON entries (file);
 CREATE INDEX undurable ON entries (validated) WHERE durable = 0;
 CREATE TABLE pins (key PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE seen (key, size, tick, uses, gap, kind, PRIMARY KEY (key)) WITHOUT ROWID;
-CREATE INDEX seen_tick ON seen (tick);
-CREATE TABLE learned (tick INTEGER, refit_at INTEGER, version INTEGER, state BLOB);
-INSERT INTO learned VALUES (0, 0, 0, NULL);
+{KNOWN}
 CREATE TABLE totals (bytes INTEGER, entries INTEGER);
 INSERT INTO totals VALUES (0, 0);
 CREATE TRIGGER added AFTER INSERT ON entries BEGIN

@@ -5,10 +5,14 @@ time before last, how large it is among its peers). For each class the model lea
 it knows, evicted ones included, how likely a file of some age is to be asked for again: reuses are
 events, files not asked for yet are censored observations, as in survival analysis. The worth of a
 file is the chance that it is asked for within a horizon, over the time that it will occupy its
-bytes until then, times what a miss would cost, over its bytes. Pure: numbers in, numbers out.
+bytes until then. Beside it each file has a heat: how often it was asked for, fading slowly. Worth
+sees what is new, heat remembers what was popular long ago; a weighted geometric mean of the two
+does better than either. Each is a rule to choose by, and so is GDSF; `policy.tournament` finds
+out which serves best. Pure: numbers in, numbers out.
 
 The idea of ranking by hits per occupied space and time is LHD's (Beckmann et al., NSDI 2018);
-learning from evicted files too, the classes, the horizon and the miss cost are our own.
+learning from evicted files too, the classes, the horizon and the mean are our own. GDSF:
+Cherkasova, HP Labs 98-69; here with the frequencies of evicted files kept.
 """
 
 from __future__ import annotations
@@ -21,8 +25,9 @@ from math import isfinite, log2
 from typing import NamedTuple
 
 from cachestore.options import Objective
+from cachestore.policy.costs import STARTING, Costs, Prices
 
-FORMAT = 1
+FORMAT = 2
 BINS = 40
 _USES, _GAPS, _SIZES = 7, 5, 4
 CLASSES = _USES * _GAPS * _SIZES
@@ -30,29 +35,32 @@ _SHRINK = 20.0
 _DECAY = 0.7
 _MEMORY = 0.99999
 _PRICED = 64
-_LEAST_REFIT, _MOST_REFIT = 2_000, 200_000
-_LEAST_HORIZON = 50.0
-_HORIZON = 0.5
+_FIRST_REFIT, _LEAST_REFIT, _MOST_REFIT = 500, 2_000, 200_000
+_REFIT_SAMPLE = 50_000
+_LEAST_HORIZON, _FIRST_HORIZON = 50.0, 1_000.0
+_HORIZON = 0.25
+_LEAST_HEAT, _HEAT, _FOREVER = 1_000.0, 8.0, 1e9
+_LEAST_GHOSTS, _GHOSTS = 10_000, 4
+_WORTH_SHARE = 2 / 3
 _LOW = [2 ** (b / 2) - 1 for b in range(BINS + 1)]
+_HEAD = struct.Struct("<i?5d")
+
+MIXED, WORTH, HEAT, GDSF = RULES = range(4)
+"""What files are ranked by: the mean of worth and heat, one of them alone, or GDSF."""
 
 
 class Seen(NamedTuple):
     """What is known of a file, here or evicted. `tick`: of its last request; `gap`: ticks between
-    the last two, -1 for none; `kind`: its class at that time."""
+    the last two, -1 for none; `kind`: its class at that time; `heat`: uses, fading until then;
+    `floor`: what GDSF gave up last before then."""
 
     size: int
     tick: int
     uses: int
     gap: int
     kind: int
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What a miss costs, in seconds: for a request, and for each byte."""
-
-    request: float = 0.05
-    byte: float = 1 / 50e6
+    heat: float = 1.0
+    floor: float = 0.0
 
 
 def age_bin(age: float) -> int:
@@ -74,6 +82,21 @@ def _gap_class(gap: int) -> int:
     return 1 if steps < 6 else 2 if steps < 10 else 3 if steps < 14 else 4
 
 
+def ghosts(here: int) -> int:
+    """How many evicted files are remembered, for so many that are here."""
+    return max(_LEAST_GHOSTS, _GHOSTS * here)
+
+
+def refit_after(known: int, tick: int) -> int:
+    """Ticks between two refits, for so many known files; the first ones follow early."""
+    return max(min(_LEAST_REFIT, max(_FIRST_REFIT, tick)), min(_MOST_REFIT, known // 4))
+
+
+def refit_share(known: int) -> int:
+    """A refit looks at one of so many of the known files."""
+    return max(1, -(-known // _REFIT_SAMPLE))
+
+
 @dataclass(slots=True)
 class Sums:
     """Decayed sums: logarithms of sizes asked for, and ages at eviction, with how many."""
@@ -91,16 +114,15 @@ def _cells(classes: int = CLASSES) -> array[float]:
 class Hazard:
     """The model. What it learns is kept apart until `absorb`, so that processes can share one."""
 
-    def __init__(self, objective: Objective = "time", costs: Costs | None = None) -> None:
-        self.objective = objective
-        self.costs = costs or Costs()
+    def __init__(self, objective: Objective = "time", costs: Costs = STARTING) -> None:
+        self.prices = Prices(objective, costs)
         self.fitted = False
+        self.memory = _FOREVER
         self._hits = _cells()
         self._worth = _cells()
         self._sums = Sums()
         self._fresh: dict[int, float] = {}
         self._fresh_sums = Sums()
-        self._per_request = self._per_byte = 1.0
         self._price()
 
     # -- sharing ---------------------------------------------------------------------------------
@@ -108,19 +130,20 @@ class Hazard:
     def dump(self) -> bytes:
         """All that is known, without what is fresh."""
         sums = self._sums
-        head = struct.pack("<i?4d", FORMAT, self.fitted, sums.log, sums.logs, sums.age, sums.ages)
-        return head + array("f", self._hits).tobytes() + array("f", self._worth).tobytes()
+        head = (self.fitted, self.memory, sums.log, sums.logs, sums.age, sums.ages)
+        cells = array("f", self._hits).tobytes() + array("f", self._worth).tobytes()
+        return _HEAD.pack(FORMAT, *head) + cells
 
-    def adopt(self, stored: bytes) -> bool:
+    def adopt(self, stored: object) -> bool:
         """Take over what `dump` gave, of this or another process; False if it is no such thing."""
-        head = struct.calcsize("<i?4d")
-        if len(stored) != head + 2 * 4 * CLASSES * BINS:
+        size = _HEAD.size + 2 * 4 * CLASSES * BINS
+        if not isinstance(stored, bytes) or len(stored) != size:
             return False
-        form, fitted, *sums = struct.unpack("<i?4d", stored[:head])
-        cells = array("f", stored[head:])
-        if form != FORMAT or not all(map(isfinite, (*sums, *cells))):
+        form, fitted, memory, *sums = _HEAD.unpack(stored[: _HEAD.size])
+        cells = array("f", stored[_HEAD.size :])
+        if form != FORMAT or memory <= 0 or not all(map(isfinite, (memory, *sums, *cells))):
             return False
-        self.fitted, self._sums = fitted, Sums(*sums)
+        self.fitted, self.memory, self._sums = fitted, memory, Sums(*sums)
         self._hits = array("d", cells[: CLASSES * BINS])
         self._worth = array("d", cells[CLASSES * BINS :])
         self._price()
@@ -144,35 +167,33 @@ class Hazard:
 
     # -- learning --------------------------------------------------------------------------------
 
-    def touch(self, seen: Seen | None, size: int, tick: int) -> Seen:
-        """A request at `tick` of a file of `size` bytes, known as `seen` (None: not at all)."""
-        logarithm = log2(size) if size > 1 else 0.0
-        self._fresh_sums.log += logarithm
+    def touch(self, seen: Seen | None, size: int, tick: int, floor: float = 0.0) -> Seen:
+        """Learn from a request at `tick` of a file of `size` bytes, known as `seen` (None: not at
+        all); what is known of it from now on."""
+        self._fresh_sums.log += log2(size) if size > 1 else 0.0
         self._fresh_sums.logs += 1
         if self._fresh_sums.logs % _PRICED == 1:
             self._price()
-        uses, gap = 1, -1
         if seen is not None:
-            gap = max(0, tick - seen.tick)
-            uses = seen.uses + 1
-            cell = seen.kind * BINS + age_bin(gap)
+            cell = seen.kind * BINS + age_bin(max(0, tick - seen.tick))
             self._fresh[cell] = self._fresh.get(cell, 0.0) + 1
-        return Seen(size, tick, uses, gap, self._kind(uses, gap, logarithm))
+        return self.after(seen, size, tick, floor)
 
-    def _kind(self, uses: int, gap: int, logarithm: float) -> int:
-        above = logarithm - self._mean_log()
-        size = 0 if above < -2 else 1 if above < 0 else 2 if above < 2 else 3
-        return (_uses_class(uses) * _GAPS + _gap_class(gap)) * _SIZES + size
+    def after(self, seen: Seen | None, size: int, tick: int, floor: float = 0.0) -> Seen:
+        """What is known after a request, without learning from it."""
+        above = (log2(size) if size > 1 else 0.0) - self._usual
+        among = 0 if above < -2 else 1 if above < 0 else 2 if above < 2 else 3
+        if seen is None:
+            return Seen(size, tick, 1, -1, among, 1.0, floor)
+        gap, uses = max(0, tick - seen.tick), seen.uses + 1
+        kind = (_uses_class(uses) * _GAPS + _gap_class(gap)) * _SIZES + among
+        heat = float(seen.heat * 2.0 ** (-gap / self.memory)) + 1
+        return Seen(size, tick, uses, gap, kind, heat, floor)
 
     def evicted(self, seen: Seen, tick: int) -> None:
         """A file left; how long such files had waited sets the horizon."""
         self._fresh_sums.age += max(0, tick - seen.tick)
         self._fresh_sums.ages += 1
-
-    @staticmethod
-    def refit_after(known: int) -> int:
-        """Ticks between two refits, for so many known files."""
-        return max(_LEAST_REFIT, min(_MOST_REFIT, known // 4))
 
     def refit(
         self,
@@ -186,97 +207,105 @@ class Hazard:
         """
         self.absorb()
         waiting = _cells()
-        for seen in known:
+        for number, seen in enumerate(known):
             waiting[seen.kind * BINS + age_bin(max(0, tick - seen.tick))] += weight
-        at_risk, by_uses, risk_by_uses = self._at_risk(waiting)
-        horizon = _LEAST_HORIZON
+            if number % 64 == 0:
+                breathe()
+        horizon = _LEAST_HORIZON if self.fitted else _FIRST_HORIZON
         if self._sums.ages:
-            horizon = max(horizon, _HORIZON * self._sums.age / self._sums.ages)
-        elif not self.fitted:
-            horizon = 1000.0
-        for kind in range(CLASSES):
-            uses = kind // (_GAPS * _SIZES)
-            hazard = []
-            for b in range(BINS):
-                prior = (by_uses[uses * BINS + b] + 0.5) / (risk_by_uses[uses * BINS + b] + 2)
-                events = self._hits[kind * BINS + b] + _SHRINK * prior
-                hazard.append(min(0.95, events / (at_risk[kind * BINS + b] + _SHRINK)))
-            for b in range(BINS):
-                self._worth[kind * BINS + b] = _worth(hazard, b, horizon)
-                if b % 8 == 0:
-                    breathe()
-        for number in range(CLASSES * BINS):
-            self._hits[number] *= _DECAY
+            age = self._sums.age / self._sums.ages
+            horizon = max(_LEAST_HORIZON, _HORIZON * age)
+            self.memory = max(_LEAST_HEAT, _HEAT * age)
+        for uses in range(_USES):
+            self._refit_uses(uses, waiting, horizon, breathe)
+        self._hits = array("d", [_DECAY * count for count in self._hits])
         self._sums.age *= 0.5
         self._sums.ages *= 0.5
         self.fitted = True
 
-    def _at_risk(self, waiting: array[float]) -> tuple[array[float], array[float], array[float]]:
-        """How many files reached each class and age; and, over sizes and gaps, how many were asked
-        for there, and reached it. A file that still waits counts for half of its bin."""
-        at_risk = _cells()
-        by_uses = _cells(_USES)
-        risk_by_uses = _cells(_USES)
-        for kind in range(CLASSES):
-            uses, reached = kind // (_GAPS * _SIZES), 0.0
-            for b in range(BINS - 1, -1, -1):
-                at = kind * BINS + b
-                reached += self._hits[at] + waiting[at] / 2
-                at_risk[at] = reached
-                reached += waiting[at] / 2
-                by_uses[uses * BINS + b] += self._hits[at]
-                risk_by_uses[uses * BINS + b] += at_risk[at]
-        return at_risk, by_uses, risk_by_uses
+    def _refit_uses(
+        self, uses: int, waiting: array[float], horizon: float, breathe: Callable[[], None]
+    ) -> None:
+        """The classes of files that were asked for equally often: each by its own observations,
+        and as all of them together where it has few."""
+        kinds = range(uses * _GAPS * _SIZES, (uses + 1) * _GAPS * _SIZES)
+        rows = {}
+        events, at_risk = [0.5] * BINS, [2.0] * BINS
+        for kind in kinds:
+            at = slice(kind * BINS, (kind + 1) * BINS)
+            hits, still = self._hits[at], waiting[at]
+            if any(hits) or any(still):
+                rows[kind] = hits, _reached(hits, still)
+                events = [a + b for a, b in zip(events, hits, strict=True)]
+                at_risk = [a + b for a, b in zip(at_risk, rows[kind][1], strict=True)]
+                breathe()
+        prior = [_SHRINK * a / b for a, b in zip(events, at_risk, strict=True)]
+        unseen = array("d", _worths([each / _SHRINK for each in prior], horizon))
+        for kind in kinds:
+            worths = unseen
+            if kind in rows:
+                cells = zip(*rows[kind], prior, strict=True)
+                hazard = [(hit + most) / (risk + _SHRINK) for hit, risk, most in cells]
+                worths = array("d", _worths(hazard, horizon))
+                breathe()
+            self._worth[kind * BINS : (kind + 1) * BINS] = worths
 
     # -- worth -----------------------------------------------------------------------------------
 
-    def mean_size(self) -> float:
-        """The geometric mean of the sizes asked for lately."""
-        return float(2.0 ** self._mean_log())
-
-    def _mean_log(self) -> float:
-        ours, theirs = self._fresh_sums, self._sums
-        count = ours.logs + theirs.logs
-        return (ours.log + theirs.log) / count if count else 0.0
-
-    def value(self, seen: Seen, tick: int) -> float:
+    def value(self, seen: Seen, tick: int, rule: int = MIXED) -> float:
         """What keeping a file is worth; the least valuable one leaves."""
+        price = self.prices.per_byte(seen.size)
+        if rule == GDSF:
+            return seen.floor + seen.uses * price
         age = max(0, tick - seen.tick)
-        if self.fitted:
-            worth = self._worth[seen.kind * BINS + age_bin(age)]
-        else:
-            worth = seen.uses / (age + 1)
-        return worth * (self._per_request / max(1, seen.size) + self._per_byte)
+        if rule == WORTH and self.fitted:
+            return self._worth[seen.kind * BINS + age_bin(age)] * price
+        heat = float(seen.heat * 2.0 ** (-age / self.memory))
+        if rule == HEAT or not self.fitted:
+            return heat * price
+        worth = self._worth[seen.kind * BINS + age_bin(age)]
+        return float(worth**_WORTH_SHARE * heat ** (1 - _WORTH_SHARE)) * price
 
     def _price(self) -> None:
-        """The worth of a file counts once by its bytes, and once as it is, in these shares."""
-        if self.objective == "object":
-            self._per_request, self._per_byte = 1.0, 0.0
-        elif self.objective == "bytes":
-            self._per_request, self._per_byte = 0.0, 1.0
+        ours, theirs = self._fresh_sums, self._sums
+        count = ours.logs + theirs.logs
+        self._usual = (ours.log + theirs.log) / count if count else 0.0
+        self.prices.usual(self._usual)
+
+
+def _reached(hits: array[float], waiting: array[float]) -> list[float]:
+    """How many files reached each age. One that still waits counts for half of its bin."""
+    at_risk, reached = [0.0] * BINS, 0.0
+    for b in range(BINS - 1, -1, -1):
+        reached += hits[b] + waiting[b] / 2
+        at_risk[b] = reached
+        reached += waiting[b] / 2
+    return at_risk
+
+
+def _worths(hazard: list[float], horizon: float) -> list[float]:
+    """For each bin, from its middle: chance of reuse within the horizon, over the time until then.
+
+    Both from two running sums over the ages: how many are left, and the time that they spent.
+    """
+    left, spent = [1.0], [0.0]
+    rates = [min(0.95, each) for each in hazard]
+    for b, rate in enumerate(rates):
+        left.append(left[b] * (1 - rate))
+        spent.append(spent[b] + (left[b] + left[b + 1]) / 2 * (_LOW[b + 1] - _LOW[b]))
+    worths, last = [], 0
+    for b in range(BINS):
+        start = (_LOW[b] + _LOW[b + 1]) / 2
+        end = start + horizon
+        while last < BINS and _LOW[last + 1] <= end:
+            last += 1
+        at_start = left[b] * (1 - rates[b]) ** 0.5
+        before = spent[b] + (left[b] + at_start) / 2 * (start - _LOW[b])
+        if last < BINS:
+            over = end - _LOW[last]
+            at_end = left[last] * (1 - rates[last]) ** (over / (_LOW[last + 1] - _LOW[last]))
         else:
-            self._per_request, self._per_byte = 1.0, 1 / self.break_even()
-
-    def break_even(self) -> float:
-        """The size at which a miss's bytes cost as much as its request.
-
-        At most five times the usual size, so that small files do not starve all others.
-        """
-        return min(self.costs.request / self.costs.byte, 5 * self.mean_size())
-
-
-def _worth(hazard: list[float], start: int, horizon: float) -> float:
-    """Chance of reuse within the horizon over the time spent until then, from a bin's middle."""
-    at = (_LOW[start] + _LOW[start + 1]) / 2
-    end, alive, spent, b = at + horizon, 1.0, 0.0, start
-    while b < BINS and at < end:
-        width = _LOW[b + 1] - _LOW[b]
-        step = min(_LOW[b + 1], end) - at
-        if step <= 0:
-            break
-        after = alive * (1 - hazard[b]) ** (step / width)
-        spent += (alive + after) / 2 * step
-        alive, at, b = after, at + step, b + 1
-    if at < end:
-        spent += alive * (end - at)
-    return (1 - alive) / max(spent, 1e-9)
+            over, at_end = end - _LOW[BINS], left[BINS]
+        after = spent[last] + (left[last] + at_end) / 2 * over
+        worths.append((1 - at_end / at_start) / max((after - before) / at_start, 1e-9))
+    return worths

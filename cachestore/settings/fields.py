@@ -181,7 +181,7 @@ class Fields(RemoteFields):
         Evicting,
         Spec(
             "What leaves when there is no room: `hz` learns which files are asked for again,"
-            " `lru` is the longest unread",
+            " `gdsf` counts requests, over bytes, fading; `lru` is the longest unread",
             live=True,
             option="eviction",
         ),
@@ -189,7 +189,7 @@ class Fields(RemoteFields):
     cache_objective: Annotated[
         Aiming,
         Spec(
-            "What `hz` saves: time that misses take, their number, or their bytes",
+            "What `hz` and `gdsf` save: time that misses take, their number, or their bytes",
             live=True,
             option="objective",
         ),

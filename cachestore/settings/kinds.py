@@ -64,7 +64,7 @@ VERIFY = Kind(
     "never, sample, always", units.one_of("never", "sample", "always"), units.show_text, open=False
 )
 
-EVICTION = Kind("hz, lru", units.one_of("hz", "lru"), units.show_text, open=False)
+EVICTION = Kind("hz, gdsf, lru", units.one_of("hz", "gdsf", "lru"), units.show_text, open=False)
 OBJECTIVE = Kind(
     "time, object, bytes", units.one_of("time", "object", "bytes"), units.show_text, open=False
 )
