@@ -48,7 +48,11 @@ def test_each_place_wins_over_those_below(place: Place) -> None:
 def test_every_name_works_bare_and_with_the_prefix(place: Place, setting: Any, prefix: str) -> None:
     texts = {"true, false": "true", "bytes": "6MiB", "seconds": "9", "share": "7%", "number": "3"}
     texts |= {"eu, fedramp, us, none": "eu", "block, through, raise": "raise", "hours": "5"}
-    texts |= {"never, sample, always": "always", "hz, lru": "lru", "time, object, bytes": "bytes"}
+    texts |= {
+        "never, sample, always": "always",
+        "hz, gdsf, lru": "lru",
+        "time, object, bytes": "bytes",
+    }
     texts |= {"hours by prefix": "a/=5, b/=none"}
     texts |= {"share or bytes": "9GB"}
     text = texts.get(setting.kind.unit, "x")
