@@ -133,14 +133,15 @@ class Hz(Cache):
         return True
 
     def _sample(self, chosen: dict[int, Seen], tick: int) -> Iterator[tuple[float, int]]:
-        value, here, seen = self._model.value, self._here, self._seen
-        rule = self._tournament.rule
-        count, found = len(here), 0
-        while found < min(SAMPLE, count - len(chosen)):
+        here, count = self._here, len(self._here)
+        keys: list[int] = []
+        while len(keys) < min(SAMPLE, count - len(chosen)):
             key = here[int(self._random() * count)]
             if key not in chosen:
-                found += 1
-                yield value(seen[key], tick, rule), key
+                keys.append(key)
+        seen = self._seen
+        found = self._model.values([seen[key] for key in keys], tick, self._tournament.rule)
+        return zip(found, keys, strict=True)
 
     def _remove(self, key: int) -> None:
         at, last = self._at.pop(key), self._here.pop()

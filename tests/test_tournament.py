@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -19,9 +19,9 @@ class Biased(Hazard):
         super().__init__("object")
         self.good = good
 
-    def value(self, seen: Seen, tick: int, rule: int = MIXED) -> float:
-        worth = seen.uses + seen.tick / 1e9
-        return worth if self.good in (rule, None) else -worth
+    def values(self, files: Iterable[Seen], tick: int, rule: int = MIXED) -> list[float]:
+        sign = 1 if self.good in (rule, None) else -1
+        return [sign * (seen.uses + seen.tick / 1e9) for seen in files]
 
 
 def skewed(count: int, seed: int = 1, shape: float = 0.5) -> Iterator[int]:

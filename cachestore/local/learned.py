@@ -160,12 +160,16 @@ class Learned(Known):
         usual = max(1, used // max(1, entries))
         wanted = max(1, min(_MOST, max(need.bytes // usual, need.entries)))
         found: list[tuple[float, str, Seen | None]] = []
+        known: dict[str, Seen] = {}
         for key, size, *rest in self._run_of(db, SAMPLE * wanted):
-            if key in spare or key in chosen or len(found) >= SAMPLE * wanted:
+            if key in spare or key in chosen or len(found) + len(known) >= SAMPLE * wanted:
                 continue
-            seen = None if size is None else Seen(size, *rest)
-            worth = 0.0 if seen is None else self._model.value(seen, tick, self._rule)
-            found.append((worth, key, seen))
+            if size is None:
+                found.append((0.0, key, None))
+            else:
+                known[key] = Seen(size, *rest)
+        worths = self._model.values(known.values(), tick, self._rule)
+        found += [(worth, *each) for worth, each in zip(worths, known.items(), strict=True)]
         found.sort(key=lambda each: each[0])
         return found[: max(1, min(wanted, len(found) // SAMPLE))]
 

@@ -85,23 +85,24 @@ def _add(sums: list[float], size: float, seconds: float, weight: float) -> None:
 
 
 class Prices:
-    """What keeping a file out of the misses is worth, by the objective."""
+    """What keeping a file out of the misses is worth, by the objective: so much for the request
+    that it saves, and for each byte."""
 
     def __init__(self, objective: Objective, costs: Costs) -> None:
         self.objective = objective
         self.costs = costs
-        self._request = self._byte = 1.0
+        self.request = self.byte = 1.0
         self.usual(0.0)
 
     def usual(self, logarithm: float) -> None:
         """The mean of the logarithms (to 2) of the sizes asked for lately."""
         self._usual = logarithm
         if self.objective == "object":
-            self._request, self._byte = 1.0, 0.0
+            self.request, self.byte = 1.0, 0.0
         elif self.objective == "bytes":
-            self._request, self._byte = 0.0, 1.0
+            self.request, self.byte = 0.0, 1.0
         else:
-            self._request, self._byte = 1.0, 1 / self.break_even()
+            self.request, self.byte = 1.0, 1 / self.break_even()
 
     def break_even(self) -> float:
         """The size at which a miss's bytes cost as much as its request.
@@ -112,7 +113,7 @@ class Prices:
 
     def per_byte(self, size: int) -> float:
         """A miss's cost over the file's bytes."""
-        return self._request / (size if size > 1 else 1) + self._byte
+        return self.request / (size or 1) + self.byte
 
     def miss(self, size: int) -> float:
-        return self._request + self._byte * size
+        return self.request + self.byte * size

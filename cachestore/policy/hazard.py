@@ -254,17 +254,27 @@ class Hazard:
 
     def value(self, seen: Seen, tick: int, rule: int = MIXED) -> float:
         """What keeping a file is worth; the least valuable one leaves."""
-        price = self.prices.per_byte(seen.size)
+        return self.values([seen], tick, rule)[0]
+
+    def values(self, files: Iterable[Seen], tick: int, rule: int = MIXED) -> list[float]:
+        """`value` of many: a call for each would take longer than to find it."""
+        request, byte = self.prices.request, self.prices.byte
         if rule == GDSF:
-            return seen.floor + seen.uses * price
-        age = max(0, tick - seen.tick)
-        if rule == WORTH and self.fitted:
-            return self._worth[seen.kind * BINS + age_bin(age)] * price
-        heat = float(seen.heat * 2.0 ** (-age / self.memory))
-        if rule == HEAT or not self.fitted:
-            return heat * price
-        worth = self._worth[seen.kind * BINS + age_bin(age)]
-        return float(worth**_WORTH_SHARE * heat ** (1 - _WORTH_SHARE)) * price
+            return [f.floor + f.uses * (request / (f.size or 1) + byte) for f in files]
+        fade = -1 / self.memory
+        found: list[float] = []
+        for size, last, _, _, kind, heat, _ in files:
+            price = request / (size or 1) + byte
+            age = tick - last if tick > last else 0
+            cell = kind * BINS + min(int(2 * log2(age + 1)), BINS - 1)
+            if rule == HEAT or not self.fitted:
+                found.append(price * heat * 2.0 ** (fade * age))
+            elif rule == WORTH:
+                found.append(price * self._worth[cell])
+            else:
+                share = (heat * 2.0 ** (fade * age)) ** (1 - _WORTH_SHARE)
+                found.append(price * self._worth[cell] ** _WORTH_SHARE * share)
+        return found
 
     def _price(self) -> None:
         ours, theirs = self._fresh_sums, self._sums

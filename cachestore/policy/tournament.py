@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite
@@ -129,14 +129,15 @@ class Tournament:
         need = shadow.used + newcomer.size - limit
         if need <= 0:
             return True
-        value, known, rule = self.model.value, self._known, shadow.rule
-        bar = value(newcomer, tick, rule)
+        values, known, rule = self.model.values, self._known, shadow.rule
+        [bar] = values([newcomer], tick, rule)
         chosen: dict[int, int] = {}
         lowest = 0.0
         while need > 0:
             breathe()
             picked = self._sample(shadow, chosen)
-            lowest, name = min((value(known[each], tick, rule), each) for each in picked)
+            found = values([known[each] for each in picked], tick, rule)
+            lowest, name = min(zip(found, picked, strict=True))
             if bar < lowest:
                 break
             chosen[name] = known[name].size
@@ -149,7 +150,7 @@ class Tournament:
             shadow.remove(name, size)
         return True
 
-    def _sample(self, shadow: Shadow, chosen: dict[int, int]) -> Iterable[int]:
+    def _sample(self, shadow: Shadow, chosen: dict[int, int]) -> list[int]:
         """Random ones that are not chosen yet; all of the few if there are no more."""
         here, count, pick = shadow.here, len(shadow.here), self._random
         if count - len(chosen) <= _SAMPLE:
