@@ -96,9 +96,16 @@ def test_what_left_is_remembered(tmp_path: Path) -> None:
     assert row is not None
     catalog.remove("often", row.file)
     read(catalog, "often", 10 * KB, 15 * KB)
-    with sqlite3.connect(catalog._files.held_path() or "") as db:
+    with database(catalog) as db:
         [[uses]] = db.execute("SELECT uses FROM seen WHERE key = 'often'").fetchall()
     assert uses == 6
+    for number in range(3):
+        read(catalog, f"often {number}", 10 * KB, 15 * KB)
+        read(catalog, f"often {number}", 10 * KB, 15 * KB)
+    with database(catalog) as db:
+        known = db.execute("SELECT key, uses FROM seen UNION SELECT key, uses FROM ghosts")
+        assert len(dict(known)) == 4
+        assert db.execute("SELECT count(*) FROM seen").fetchone() == (1,)
 
 
 def test_what_was_learned_survives_a_restart(tmp_path: Path) -> None:
@@ -214,7 +221,7 @@ def test_gdsf_forgets_ranks_of_what_went_otherwise(tmp_path: Path) -> None:
         row = catalog.get(f"k{number}")
         assert row is not None
         catalog.remove(row.key, row.file)
-    for number in range(10):
+    for number in range(14):
         read(catalog, f"small {number}", 10 * KB, 100 * KB)
     assert ranks(catalog).keys() >= {row.key for row in catalog.rows()}
     assert not ranks(catalog).keys() & {f"k{number}" for number in range(4)}

@@ -11,10 +11,13 @@ from cachestore.local.catalog_rows import COLUMNS, Row
 VERSION = 4
 KNOWN = """
 CREATE TABLE seen (
-    key, size, tick, uses, gap, kind, heat REAL, floor REAL, rank REAL, PRIMARY KEY (key)
-) WITHOUT ROWID;
-CREATE INDEX seen_tick ON seen (tick);
+    name INTEGER PRIMARY KEY, key, size, tick, uses, gap, kind, heat REAL, floor REAL, rank REAL
+);
 CREATE INDEX ranked ON seen (rank) WHERE rank IS NOT NULL;
+CREATE TABLE ghosts (
+    name INTEGER PRIMARY KEY, key, size, tick, uses, gap, kind, heat REAL, floor REAL
+);
+CREATE INDEX ghosts_tick ON ghosts (tick);
 CREATE TABLE asked (id INTEGER PRIMARY KEY AUTOINCREMENT, name, size, tick, count);
 CREATE TABLE learned (
     tick INTEGER, refit_at INTEGER, version INTEGER, rule INTEGER, shift INTEGER, floor REAL,

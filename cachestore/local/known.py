@@ -1,6 +1,8 @@
 """What eviction policies know of files, those that left included, and how processes share it.
 
-The table `seen` has a row for each file, `learned` what is small and changes often, `kept` the
+The table `seen` has a row for each file that is here, by a number that is a hash of its key, so
+that a run of rows is a random sample; `ghosts` those that left. A row of a file that went otherwise
+than by eviction moves when it is met. `learned` has what is small and changes often, `kept` the
 larger states, each one value. Every process reads again what another one changed.
 """
 
@@ -8,20 +10,26 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 
 from cachestore.local.catalog_rows import Row
+from cachestore.local.catalog_schema import ALL
 from cachestore.options import Options
 from cachestore.policy.costs import MissCosts
 from cachestore.policy.hazard import Hazard, Seen, ghosts
+from cachestore.policy.tournament import name_of
 
 _SAVE_AFTER = 500
 _FETCHED = 200
+_BATCH = 200
 SEEN = "size, tick, uses, gap, kind, heat, floor"
 
 
 class Known:
     """The part that all policies with a memory have in common. Runs in write transactions."""
+
+    _is_known = "SELECT 1 FROM seen WHERE name = ?"
 
     def __init__(self, options: Options) -> None:
         self._model = Hazard(options.objective)
@@ -36,34 +44,47 @@ class Known:
 
     def requested(self, db: sqlite3.Connection, reads: Mapping[str, int]) -> None:
         tick = self._load(db)
-        for key, count in reads.items():
-            seen = seen_of(db, key)
-            if seen is not None:
-                tick += count
-                self._touch(db, key, seen, seen.size, tick, count)
+        keys = {name_of(key): key for key in reads}
+        files: list[tuple[int, str, Seen]] = []
+        for name, seen in _seen_here(db, keys):
+            key = keys[name]
+            tick += reads[key]
+            files.append((name, key, self._after(seen, seen.size, tick, reads[key])))
+        self._write(db, files)
         self._save(db, tick)
 
     def admitting(self, db: sqlite3.Connection, row: Row) -> None:
         tick = self._load(db) + 1
-        self._touch(db, row.key, seen_of(db, row.key), row.allocated, tick, 1)
+        name = name_of(row.key)
+        seen = self._after(seen_of(db, name), row.allocated, tick, 1)
+        db.execute("DELETE FROM ghosts WHERE name = ?", (name,))
+        self._write(db, [(name, row.key, seen)])
         self._save(db, tick)
 
-    def _touch(
-        self, db: sqlite3.Connection, key: str, seen: Seen | None, size: int, tick: int, count: int
-    ) -> None:
-        """`count` requests that came since the last look, the last of them now."""
+    def _after(self, seen: Seen | None, size: int, tick: int, count: int) -> Seen:
+        """What is known after `count` requests since the last look, the last of them now."""
         new = self._model.touch(seen, size, tick, self._floor)
         if count > 1:
             # They lie between, nobody knows where: as if they had come at even distances.
             new = new._replace(
                 uses=new.uses + count - 1, gap=max(0, new.gap // count), heat=new.heat + count - 1
             )
-        self._write(db, key, new)
+        return new
 
-    def _write(self, db: sqlite3.Connection, key: str, seen: Seen) -> None:
-        db.execute(
-            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", (key, *seen)
-        )
+    def _write(self, db: sqlite3.Connection, files: Sequence[tuple[int, str, Seen]]) -> None:
+        values = [(name, key, *seen, self._rank(seen)) for name, key, seen in files]
+        db.executemany("INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?,?,?,?,?,?)", values)
+
+    def _rank(self, seen: Seen) -> float | None:
+        """What the index is to be ordered by; None: there is none."""
+        return None
+
+    def _left(self, db: sqlite3.Connection, keys: Iterable[str]) -> None:
+        """Files that are not here any more are remembered elsewhere."""
+        names = [(name_of(key),) for key in keys]
+        sql = f"INSERT OR REPLACE INTO ghosts SELECT name, key, {SEEN} FROM seen WHERE name = ?"
+        db.executemany(sql, names)
+        db.executemany("DELETE FROM seen WHERE name = ?", names)
 
     def _load(self, db: sqlite3.Connection) -> int:
         """Be up to date with what other processes learned; the tick."""
@@ -95,23 +116,52 @@ class Known:
         self._model.prices.costs = self._costs.costs
         db.execute("UPDATE learned SET costs = ?", (self._costs.dump(),))
 
-    def _trim(self, db: sqlite3.Connection) -> None:
-        """Forget those that left and were not asked for longest."""
-        [known] = db.execute("SELECT count(*) FROM seen").fetchone()
+    def _trim(self, db: sqlite3.Connection) -> int:
+        """Forget those that left and were not asked for longest; how many are known."""
+        [left] = db.execute("SELECT count(*) FROM ghosts").fetchone()
         [here] = db.execute("SELECT entries FROM totals").fetchone()
-        surplus = known - here - ghosts(here)
-        if surplus > 0:
-            db.execute(
-                "DELETE FROM seen WHERE key IN (SELECT key FROM seen WHERE key NOT IN"
-                " (SELECT key FROM entries) ORDER BY tick LIMIT ?)",
-                (surplus,),
-            )
+        surplus = max(0, left - ghosts(here))
+        sql = "DELETE FROM ghosts WHERE name IN (SELECT name FROM ghosts ORDER BY tick LIMIT ?)"
+        db.execute(sql, (surplus,))
+        return int(here + left - surplus)
+
+    def _longest_unread(
+        self, db: sqlite3.Connection, spare: Container[str], *, unknown: bool
+    ) -> Generator[Row, None, None]:
+        """Unpinned copies, longest unread first. `unknown`: only up to the first that is known.
+
+        Known are those that were asked for since this policy is in use, so that the others were
+        not read for longer.
+        """
+        sql = f"SELECT {ALL} FROM entries WHERE pinned = 0 ORDER BY used"
+        with closing(db.execute(sql)) as rows:
+            for values in rows:
+                row = Row.load(values)
+                if unknown and db.execute(self._is_known, (name_of(row.key),)).fetchone():
+                    return
+                if row.key not in spare:
+                    yield row
 
 
-def seen_of(db: sqlite3.Connection, key: str) -> Seen | None:
-    """What is known of a key's file."""
-    found = db.execute(f"SELECT {SEEN} FROM seen WHERE key = ?", (key,)).fetchone()
-    return None if found is None else Seen(*found)
+def seen_of(db: sqlite3.Connection, name: int) -> Seen | None:
+    """What is known of a file, here or not."""
+    for table in ("seen", "ghosts"):
+        sql = f"SELECT {SEEN} FROM {table} WHERE name = ?"
+        found = db.execute(sql, (name,)).fetchone()
+        if found is not None:
+            return Seen(*found)
+    return None
+
+
+def _seen_here(
+    db: sqlite3.Connection, names: Iterable[int]
+) -> Generator[tuple[int, Seen], None, None]:
+    wanted = list(names)
+    for start in range(0, len(wanted), _BATCH):
+        some = wanted[start : start + _BATCH]
+        sql = f"SELECT name, {SEEN} FROM seen WHERE name IN ({','.join('?' * len(some))})"
+        for name, *rest in db.execute(sql, some).fetchall():
+            yield name, Seen(*rest)
 
 
 def state_of(db: sqlite3.Connection, name: str) -> object:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import inf
 
 from cachestore.local.catalog_rows import Row
 from cachestore.local.catalog_schema import one
@@ -21,6 +21,7 @@ SAMPLE = 64
 """Copies looked at for each that leaves."""
 
 _MOST = 32
+_ROUNDS = 4
 _SLICE = 0.0002
 _PLAY_AFTER = 256
 _PLAY_AT_MOST = 5_000
@@ -59,14 +60,11 @@ class Learned(Known):
         self._rule, self._shift = db.execute("SELECT rule, shift FROM learned").fetchone()
         return super()._load(db)
 
-    def _touch(
-        self, db: sqlite3.Connection, key: str, seen: Seen | None, size: int, tick: int, count: int
-    ) -> None:
-        super()._touch(db, key, seen, size, tick, count)
-        name = name_of(key)
-        if not name & ((1 << self._shift) - 1):
-            values = (name, size, tick, count)
-            db.execute("INSERT INTO asked (name, size, tick, count) VALUES (?, ?, ?, ?)", values)
+    def _write(self, db: sqlite3.Connection, files: Sequence[tuple[int, str, Seen]]) -> None:
+        super()._write(db, files)
+        mask = (1 << self._shift) - 1
+        asked = [(name, seen.size, seen.tick) for name, _, seen in files if not name & mask]
+        db.executemany("INSERT INTO asked (name, size, tick) VALUES (?, ?, ?)", asked)
 
     def learn(self, db: sqlite3.Connection, breathe: Callable[[], None]) -> Lesson | None:
         tick, refit_at = db.execute("SELECT tick, refit_at FROM learned").fetchone()
@@ -91,20 +89,23 @@ class Learned(Known):
         self, db: sqlite3.Connection, contest: Tournament, breathe: Callable[[], None]
     ) -> int:
         """Let the shadows take part in what was asked for; the number of the last request."""
-        sql = "SELECT id, name, size, tick, count FROM asked ORDER BY id DESC LIMIT ?"
+        sql = "SELECT id, name, size, tick FROM asked ORDER BY id DESC LIMIT ?"
         asked = db.execute(sql, (_PLAY_AT_MOST,)).fetchall()
-        for _, name, size, tick, count in reversed(asked):
-            for _ in range(min(count, 2) if contest.takes(name) else 0):
+        for _, name, size, tick in reversed(asked):
+            if contest.takes(name):
                 contest.request(name, size, tick, breathe)
         return int(asked[0][0]) if asked else 0
 
     def _refit(
         self, db: sqlite3.Connection, model: Hazard, tick: int, breathe: Callable[[], None]
     ) -> None:
-        [known] = db.execute("SELECT count(*) FROM seen").fetchone()
+        tables = ("seen", "ghosts")
+        known = sum(db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in tables)
         share = refit_share(known)
-        sql = f"SELECT {SEEN} FROM seen WHERE abs(random()) % ? = 0"
-        rows = (Seen(*row) for row in db.execute(sql, (share,)))
+        sql = " UNION ALL ".join(
+            f"SELECT {SEEN} FROM {table} WHERE abs(random()) % ? = 0" for table in tables
+        )
+        rows = (Seen(*row) for row in db.execute(sql, (share, share)))
         model.refit(rows, tick, weight=share, breathe=breathe)
 
     def keep(self, db: sqlite3.Connection, lesson: Lesson) -> None:
@@ -115,8 +116,7 @@ class Learned(Known):
         keep_state(db, "contest", lesson.contest)
         if lesson.model is not None:
             keep_state(db, "hazard", lesson.model)
-            self._trim(db)
-            [known] = db.execute("SELECT count(*) FROM seen").fetchone()
+            known = self._trim(db)
             sql = "UPDATE learned SET refit_at = ?, version = version + 1"
             db.execute(sql, (tick + refit_after(known, tick),))
 
@@ -126,61 +126,79 @@ class Learned(Known):
         self, db: sqlite3.Connection, need: Need, spare: frozenset[str], newcomer: Row | None
     ) -> list[Row] | None:
         tick = self._load(db)
-        own = None if newcomer is None else seen_of(db, newcomer.key)
-        bar = None if own is None else self._model.value(own, tick, self._rule)
+        bar = inf
         chosen: dict[str, Row] = {}
-        while not need.nothing:
-            sample = self._sample(db, need, spare, chosen, tick)
-            if not sample:
-                break
-            for worth, key, seen in sample:
-                if bar is not None and bar < worth:
-                    return None
-                row = one(db, key)
-                if row is None:
-                    continue
-                chosen[key] = row
-                if seen is not None:
-                    self._model.evicted(seen, tick)
-                need = need.without(row)
-                if need.nothing:
-                    break
+        if newcomer is not None:
+            seen = seen_of(db, name_of(newcomer.key))
+            bar = inf if seen is None else self._model.value(seen, tick, self._rule)
+            spare |= {newcomer.key}
+        need = self._take(self._longest_unread(db, spare, unknown=True), chosen, need)
+        rounds = 0
+        while not need.nothing and rounds < _ROUNDS:
+            need, worst = self._choose(db, need, spare, chosen, tick, bar)
+            if bar < worst:
+                self._left(db, [] if newcomer is None else [newcomer.key])
+                return None
+            rounds = 0 if worst < inf else rounds + 1
+        need = self._take(self._longest_unread(db, {*spare, *chosen}, unknown=False), chosen, need)
+        if newcomer is not None and need.nothing:
+            self._left(db, chosen)
         return list(chosen.values())
 
-    def _sample(
+    def _take(self, rows: Iterator[Row], chosen: dict[str, Row], need: Need) -> Need:
+        """Choose as many as are needed; what is needed still."""
+        while not need.nothing and (row := next(rows, None)) is not None:
+            chosen[row.key] = row
+            need = need.without(row)
+        return need
+
+    def _choose(
         self,
         db: sqlite3.Connection,
         need: Need,
         spare: frozenset[str],
-        chosen: Mapping[str, Row],
+        chosen: dict[str, Row],
         tick: int,
-    ) -> list[tuple[float, str, Seen | None]]:
-        """The least valuable of a random sample, worst first: one of each `SAMPLE` copies."""
+        bar: float,
+    ) -> tuple[Need, float]:
+        """Choose the worst of a sample, one of each `SAMPLE` copies, as long as none of them is
+        worth more than `bar`; what is needed still, and the worth of the last one looked at."""
         used, entries = db.execute("SELECT bytes, entries FROM totals").fetchone()
         usual = max(1, used // max(1, entries))
         wanted = max(1, min(_MOST, max(need.bytes // usual, need.entries)))
-        found: list[tuple[float, str, Seen | None]] = []
-        known: dict[str, Seen] = {}
-        for key, size, *rest in self._run_of(db, SAMPLE * wanted):
-            if key in spare or key in chosen or len(found) + len(known) >= SAMPLE * wanted:
+        found = self._sample(db, SAMPLE * wanted, tick)
+        worst, gone, more = -inf, [], max(1, len(found) // SAMPLE)
+        for worth, key, seen in found:
+            if need.nothing or not more or bar < worst:
+                break
+            if key in spare or key in chosen:
                 continue
-            if size is None:
-                found.append((0.0, key, None))
-            else:
-                known[key] = Seen(size, *rest)
-        worths = self._model.values(known.values(), tick, self._rule)
-        found += [(worth, *each) for worth, each in zip(worths, known.items(), strict=True)]
-        found.sort(key=lambda each: each[0])
-        return found[: max(1, min(wanted, len(found) // SAMPLE))]
+            row = one(db, key)
+            if row is None:
+                gone.append(key)
+            elif not row.pinned:
+                worst, more = worth, more - 1
+                if worth <= bar:
+                    chosen[key] = row
+                    need = need.without(row)
+                    self._model.evicted(seen, tick)
+        if db.in_transaction:
+            self._left(db, gone)
+        return need, worst if worst > -inf else inf
 
-    def _run_of(
-        self, db: sqlite3.Connection, count: int
-    ) -> Generator[tuple[str, *tuple[Any, ...]], None, None]:
-        """Names begin with a hash: a run of them, from anywhere on, is a random sample."""
-        start = f"{self._random.getrandbits(256):064x}"
-        start = f"{start[:2]}/{start}"
-        for where in ("e.file >= ?", "e.file < ?"):
-            yield from db.execute(f"{_RUN} AND {where} ORDER BY e.file LIMIT ?", (start, count))
+    def _sample(
+        self, db: sqlite3.Connection, count: int, tick: int
+    ) -> list[tuple[float, str, Seen]]:
+        """Files that are here, from anywhere on in the order of their hashes, worst first."""
+        start = self._random.getrandbits(56)
+        rows = db.execute(_RUN + ">= ? ORDER BY name LIMIT ?", (start, count)).fetchall()
+        if len(rows) < count:
+            rest = (start, count - len(rows))
+            rows += db.execute(_RUN + "< ? ORDER BY name LIMIT ?", rest).fetchall()
+        files = [Seen(*row[1:]) for row in rows]
+        worths = self._model.values(files, tick, self._rule)
+        keys = [row[0] for row in rows]
+        return sorted(zip(worths, keys, files, strict=True), key=lambda each: each[0])
 
 
 def _in_slices(breathe: Callable[[], None]) -> Callable[[], None]:
@@ -196,7 +214,4 @@ def _in_slices(breathe: Callable[[], None]) -> Callable[[], None]:
     return maybe
 
 
-_RUN = (
-    f"SELECT e.key, {', '.join(f's.{name}' for name in SEEN.split(', '))} FROM entries e"
-    " INDEXED BY file LEFT JOIN seen s ON s.key = e.key WHERE e.pinned = 0"
-)
+_RUN = f"SELECT key, {SEEN} FROM seen WHERE name "

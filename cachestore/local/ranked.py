@@ -2,8 +2,7 @@
 
 GDSF (Cherkasova, HP Labs 98-69) with the frequencies of evicted files kept (GDSF-G): a file's
 rank is its uses times a miss's cost over its bytes, above what was given up last when it was
-asked for. Only the ranks of copies that are here are in the column and its index; those of copies
-that went otherwise are taken out when they are met.
+asked for.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import closing
+from math import inf
 
 from cachestore.local.catalog_rows import Row
 from cachestore.local.catalog_schema import one
@@ -18,62 +18,63 @@ from cachestore.local.known import Known, seen_of
 from cachestore.local.learned import Lesson
 from cachestore.policy.eviction import Need
 from cachestore.policy.hazard import GDSF, Seen, refit_after
+from cachestore.policy.tournament import name_of
 
-_RANKED = "SELECT 1 FROM seen WHERE key = ? AND rank IS NOT NULL"
 _BY_RANK = "SELECT key, rank FROM seen INDEXED BY ranked WHERE rank IS NOT NULL ORDER BY rank"
 
 
 class Ranked(Known):
     """The lowest rank leaves, and lifts what all later ranks start from; the newcomer competes."""
 
-    def _write(self, db: sqlite3.Connection, key: str, seen: Seen) -> None:
-        rank = self._model.value(seen, seen.tick, GDSF)
-        sql = "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        db.execute(sql, (key, *seen, rank))
+    _is_known = "SELECT 1 FROM seen WHERE name = ? AND rank IS NOT NULL"
+
+    def _rank(self, seen: Seen) -> float | None:
+        return self._model.value(seen, seen.tick, GDSF)
 
     def victims(
         self, db: sqlite3.Connection, need: Need, spare: frozenset[str], newcomer: Row | None
     ) -> list[Row] | None:
-        tick = self._load(db)
-        own = None if newcomer is None else seen_of(db, newcomer.key)
-        bar = None if own is None else self._model.value(own, tick, GDSF)
+        self._load(db)
+        bar, own = inf, spare
+        if newcomer is not None:
+            seen = seen_of(db, name_of(newcomer.key))
+            bar = inf if seen is None else self._model.value(seen, seen.tick, GDSF)
+            own = spare | {newcomer.key}
         chosen: list[Row] = []
         gone: list[str] = []
-        floor, refused = self._floor, False
-        with closing(self._candidates(db)) as candidates:
-            for key, rank in candidates:
-                row = None if newcomer is not None and key == newcomer.key else one(db, key)
+        floor = self._floor
+        with closing(self._candidates(db, own)) as candidates:
+            for key, rank, row in candidates:
                 if row is None:
                     gone.append(key)
-                elif not row.pinned and key not in spare:
-                    floor = max(floor, rank if bar is None else min(rank, bar))
-                    refused = bar is not None and bar < rank
-                    if refused:
-                        break
-                    chosen.append(row)
-                    need = need.without(row)
-                    if need.nothing:
-                        break
-        if db.in_transaction:
-            kept = "" if newcomer is None or refused else newcomer.key
-            self._forget_ranks(db, [key for key in gone if key != kept], floor)
+                    continue
+                floor = max(floor, min(rank, bar))
+                if bar < rank:
+                    break
+                chosen.append(row)
+                need = need.without(row)
+                if need.nothing:
+                    break
+        refused = bar < inf and not need.nothing
+        if newcomer is not None:
+            gone += [newcomer.key] if refused else [row.key for row in chosen]
+            self._left(db, gone)
+            db.execute("UPDATE learned SET floor = ?", (floor,))
         return None if refused else chosen
 
-    def _candidates(self, db: sqlite3.Connection) -> Generator[tuple[str, float], None, None]:
-        """Copies that were not asked for since this policy is in use, then all others by rank."""
-        sql = "SELECT key FROM entries WHERE pinned = 0 ORDER BY used"
-        with closing(db.execute(sql)) as unread:
-            for [key] in unread:
-                if db.execute(_RANKED, (key,)).fetchone():
-                    break
-                yield key, 0.0
+    def _candidates(
+        self, db: sqlite3.Connection, spare: frozenset[str]
+    ) -> Generator[tuple[str, float, Row | None], None, None]:
+        """Copies with their ranks, lowest first; None for one that is no longer here."""
+        met: set[str] = set()
+        for row in self._longest_unread(db, spare, unknown=True):
+            met.add(row.key)
+            yield row.key, 0.0, row
         with closing(db.execute(_BY_RANK)) as ranked:
-            yield from ranked
-
-    def _forget_ranks(self, db: sqlite3.Connection, keys: list[str], floor: float) -> None:
-        db.executemany("UPDATE seen SET rank = NULL WHERE key = ?", [(key,) for key in keys])
-        if floor > self._floor:
-            db.execute("UPDATE learned SET floor = ?", (floor,))
+            for key, rank in ranked:
+                here = one(db, key)
+                if key not in spare and key not in met and (here is None or not here.pinned):
+                    yield key, rank, here
 
     def learn(self, db: sqlite3.Connection, breathe: Callable[[], None]) -> Lesson | None:
         """There is nothing to learn, but what is known of files is to be trimmed."""
@@ -82,6 +83,5 @@ class Ranked(Known):
 
     def keep(self, db: sqlite3.Connection, lesson: Lesson) -> None:
         tick = self._load(db)
-        self._trim(db)
-        [known] = db.execute("SELECT count(*) FROM seen").fetchone()
+        known = self._trim(db)
         db.execute("UPDATE learned SET refit_at = ?", (tick + refit_after(known, tick),))

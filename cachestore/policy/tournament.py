@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import random
 import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import islice
 from math import isfinite
 
@@ -28,12 +28,13 @@ _JUDGED = 64
 _SLACK = 512
 _HEAD = struct.Struct(f"<iiiqdd{len(RULES)}di")
 _FORMAT = 1
-_FILE = struct.Struct("<IqqqqHddB")
+_FILE = struct.Struct("<QqqqqHddB")
 
 
 def name_of(key: str) -> int:
     """A number that stands for a key; its lowest bits decide whether the key takes part."""
-    return zlib.crc32(key.encode("utf-8", "surrogatepass"))
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
 
 
 @dataclass(slots=True)
