@@ -227,20 +227,41 @@ def test_gdsf_forgets_ranks_of_what_went_otherwise(tmp_path: Path) -> None:
     assert not ranks(catalog).keys() & {f"k{number}" for number in range(4)}
 
 
-def test_gdsf_after_another_policy_gives_up_what_nobody_read_since(tmp_path: Path) -> None:
-    for eviction in ("lru", "hz"):
-        folder = tmp_path / eviction
-        catalog = learning(folder, eviction=eviction)
-        for number in range(10):
-            catalog.admit(row_of(f"old{number}", 10 * KB, used=float(number)), max_bytes=100 * KB)
-        catalog.close()
-        catalog = learning(folder, eviction="gdsf")
-        for number in range(4):
-            row = row_of(f"new{number}", 10 * KB, used=1000.0)
-            assert catalog.admit(row, max_bytes=100 * KB).admitted
-        here = {row.key for row in catalog.rows()}
+@pytest.mark.parametrize("before", ["lru", "hz", "gdsf"])
+@pytest.mark.parametrize("after", ["hz", "gdsf"])
+def test_after_another_policy_what_nobody_read_since_leaves(
+    tmp_path: Path, before: Any, after: Any
+) -> None:
+    """Except that `hz` knows as well what `gdsf` saw."""
+    catalog = learning(tmp_path, eviction=before)
+    for number in range(10):
+        catalog.admit(row_of(f"old{number}", 10 * KB, used=float(number)), max_bytes=100 * KB)
+    catalog.close()
+    catalog = learning(tmp_path, eviction=after)
+    for number in range(4):
+        row = row_of(f"new{number}", 10 * KB, used=1000.0)
+        assert catalog.admit(row, max_bytes=100 * KB).admitted
+    here = {row.key for row in catalog.rows()}
+    assert len(here) == 10
+    if before == "lru" or (before, after) == ("hz", "gdsf"):
         assert here == {f"old{n}" for n in range(4, 10)} | {f"new{n}" for n in range(4)}
-        catalog.close()
+
+
+@pytest.mark.parametrize("eviction", ["hz", "gdsf"])
+def test_room_is_made_though_most_that_is_known_went_otherwise(
+    tmp_path: Path, eviction: Any
+) -> None:
+    catalog = learning(tmp_path, eviction=eviction)
+    for number in range(400):
+        read(catalog, f"k{number}", KB, 400 * KB)
+    for number in range(395):
+        row = catalog.get(f"k{number}")
+        assert row is not None
+        catalog.remove(row.key, row.file)
+    assert len(catalog.worst(3 * KB, 0)) == 3
+    for number in range(3):
+        assert catalog.admit(row_of(f"new{number}", KB), max_bytes=5 * KB).admitted
+        assert catalog.totals()[0] <= 5 * KB
 
 
 def test_gdsf_finds_victims_by_its_index(tmp_path: Path) -> None:

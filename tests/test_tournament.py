@@ -54,6 +54,16 @@ def test_equal_ones_do_not_replace_each_other() -> None:
     assert followed == {HEAT}
 
 
+def test_a_rule_is_left_only_for_one_that_is_better_by_a_margin() -> None:
+    contest = Tournament(Hazard(), 500, seed=1)
+    play(contest, skewed(300))
+    for cost, rule in ((99.0, MIXED), (97.0, WORTH)):
+        for shadow in contest._shadows:
+            shadow.cost = cost if shadow.rule == WORTH else 100.0
+        contest._judge()
+        assert contest.rule == rule
+
+
 def test_a_change_of_what_serves_best_is_followed() -> None:
     model = Biased(WORTH)
     contest = Tournament(model, 500, seed=1)
