@@ -139,7 +139,7 @@ class Learned(Known):
             if bar < worst:
                 self._left(db, [] if newcomer is None else [newcomer.key])
                 return None
-            rounds = 0 if worst < inf else rounds + 1
+            rounds = 0 if worst > -inf else rounds + 1
         need = self._take(self._longest_unread(db, {*spare, *chosen}, unknown=False), chosen, need)
         if newcomer is not None and need.nothing:
             self._left(db, chosen)
@@ -162,7 +162,8 @@ class Learned(Known):
         bar: float,
     ) -> tuple[Need, float]:
         """Choose the worst of a sample, one of each `SAMPLE` copies, as long as none of them is
-        worth more than `bar`; what is needed still, and the worth of the last one looked at."""
+        worth more than `bar`; what is needed still, and the worth of the last one (-inf: none
+        of the sample is here)."""
         used, entries = db.execute("SELECT bytes, entries FROM totals").fetchone()
         usual = max(1, used // max(1, entries))
         wanted = max(1, min(_MOST, max(need.bytes // usual, need.entries)))
@@ -184,7 +185,7 @@ class Learned(Known):
                     self._model.evicted(seen, tick)
         if db.in_transaction:
             self._left(db, gone)
-        return need, worst if worst > -inf else inf
+        return need, worst
 
     def _sample(
         self, db: sqlite3.Connection, count: int, tick: int
