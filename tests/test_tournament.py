@@ -56,7 +56,7 @@ def test_equal_ones_do_not_replace_each_other() -> None:
 
 def test_a_rule_is_left_only_for_one_that_is_better_by_a_margin() -> None:
     contest = Tournament(Hazard(), 500, seed=1)
-    play(contest, skewed(300))
+    play(contest, skewed(150))
     for cost, rule in ((99.0, MIXED), (97.0, WORTH)):
         for shadow in contest._shadows:
             shadow.cost = cost if shadow.rule == WORTH else 100.0
@@ -75,8 +75,8 @@ def test_a_change_of_what_serves_best_is_followed() -> None:
 
 
 def test_nothing_is_decided_before_enough_was_seen() -> None:
-    contest = Tournament(Biased(HEAT), 500, seed=1)
-    play(contest, skewed(290))
+    contest = Tournament(Biased(HEAT), 50, seed=1)
+    play(contest, skewed(90))
     assert contest.rule == MIXED
 
 
@@ -100,14 +100,14 @@ def test_limits_are_kept_whatever_sizes_do() -> None:
 
 def test_a_large_cache_is_sampled() -> None:
     """Shadows stay small, keep the scaled limit, and know the same as full ones would."""
-    contest = Tournament(Biased(WORTH), 40_000, seed=1)
-    play(contest, skewed(80_000, shape=0.3))
+    contest = Tournament(Biased(WORTH), 80_000, seed=1)
+    play(contest, skewed(120_000, shape=0.3))
     assert contest.shift >= 2
     assert contest.rule == WORTH
-    assert len(contest._known) < 8_000
+    assert len(contest._known) < 16_000
     for shadow in contest._shadows:
-        assert len(shadow.here) <= 1_100
-        assert shadow.used <= 40_000 >> contest.shift
+        assert len(shadow.here) <= 2_150
+        assert shadow.used <= 80_000 >> contest.shift
         assert all(contest.takes(name) for name in shadow.here)
     assert [shadow.used for shadow in contest._shadows] == held(contest)
     assert not contest.takes(0b11)

@@ -6,7 +6,7 @@ it knows, evicted ones included, how likely a file of some age is to be asked fo
 events, files not asked for yet are censored observations, as in survival analysis. The worth of a
 file is the chance that it is asked for within a horizon, over the time that it will occupy its
 bytes until then. Beside it each file has a heat: how often it was asked for, fading slowly. Worth
-sees what is new, heat remembers what was popular long ago; a weighted geometric mean of the two
+sees what is new, heat remembers what was popular long ago; the geometric mean of the two
 does better than either. Each is a rule to choose by, and so is GDSF; `policy.tournament` finds
 out which serves best. Pure: numbers in, numbers out.
 
@@ -21,7 +21,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import isfinite, log2
+from math import isfinite, log2, sqrt
 from typing import NamedTuple
 
 from cachestore.options import Objective
@@ -41,7 +41,6 @@ _LEAST_HORIZON, _FIRST_HORIZON = 50.0, 1_000.0
 _HORIZON = 0.25
 _LEAST_HEAT, _HEAT, _FOREVER = 1_000.0, 8.0, 1e9
 _LEAST_GHOSTS, _GHOSTS = 10_000, 4
-_WORTH_SHARE = 2 / 3
 _LOW = [2 ** (b / 2) - 1 for b in range(BINS + 1)]
 _HEAD = struct.Struct("<i?5d")
 
@@ -272,8 +271,7 @@ class Hazard:
             elif rule == WORTH:
                 found.append(price * self._worth[cell])
             else:
-                share = (heat * 2.0 ** (fade * age)) ** (1 - _WORTH_SHARE)
-                found.append(price * self._worth[cell] ** _WORTH_SHARE * share)
+                found.append(price * sqrt(self._worth[cell] * heat * 2.0 ** (fade * age)))
         return found
 
     def _price(self) -> None:

@@ -20,9 +20,9 @@ from math import isfinite
 from cachestore.policy.hazard import GDSF, MIXED, RULES, Hazard, Seen, ghosts
 
 _SAMPLE = 24
-_MOST = 1024
+_MOST = 2048
 _HALF_LIFE = 20_000
-_WARM = 300
+_WARM = 100
 _MARGIN = 0.98
 _JUDGED = 64
 _SLACK = 512
