@@ -15,6 +15,7 @@ from fault_rig import seed
 from process_rig import finish, say, start
 from store_rig import make_options, store_of
 
+from cachestore.local import learned
 from cachestore.local.catalog import Catalog
 from cachestore.local.evictors import Ordered, evictor_of
 from cachestore.local.known import state_of
@@ -262,6 +263,44 @@ def test_room_is_made_though_most_that_is_known_went_otherwise(
     for number in range(3):
         assert catalog.admit(row_of(f"new{number}", KB), max_bytes=5 * KB).admitted
         assert catalog.totals()[0] <= 5 * KB
+    with database(catalog) as db:
+        [[moved]] = db.execute("SELECT count(*) FROM ghosts WHERE tick < 395").fetchall()
+    assert moved > 0
+
+
+def test_room_is_made_though_no_sample_has_a_copy_that_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learned, "_ROUNDS", 0)
+    catalog = learning(tmp_path)
+    for number in range(8):
+        row = row_of(f"k{number}", KB, used=float(number))
+        assert catalog.admit(row, max_bytes=5 * KB).admitted
+    assert {row.key for row in catalog.rows()} == {f"k{number}" for number in range(3, 8)}
+
+
+@pytest.mark.parametrize("eviction", ["hz", "gdsf"])
+def test_what_made_room_is_remembered_elsewhere(tmp_path: Path, eviction: Any) -> None:
+    catalog = learning(tmp_path, eviction=eviction)
+    for number in range(3):
+        read(catalog, f"k{number}", 10 * KB, 15 * KB)
+    with database(catalog) as db:
+        assert db.execute("SELECT key FROM seen").fetchall() == [("k2",)]
+        ghosts = db.execute("SELECT key FROM ghosts ORDER BY tick").fetchall()
+    assert ghosts == [("k0",), ("k1",)]
+
+
+def test_not_all_that_left_is_remembered(tmp_path: Path) -> None:
+    catalog = learning(tmp_path)
+    read(catalog, "a", KB, 10 * KB)
+    with database(catalog) as db:
+        rows = [(number, f"g{number}", 1, -number, 1, -1, 0, 1.0, 0.0) for number in range(12_000)]
+        db.executemany("INSERT INTO ghosts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        db.execute("UPDATE learned SET tick = 600, refit_at = 500")
+    learn(catalog)
+    with database(catalog) as db:
+        kept = [key for [key] in db.execute("SELECT key FROM ghosts ORDER BY name")]
+    assert kept == [f"g{number}" for number in range(10_000)]
 
 
 def test_gdsf_finds_victims_by_its_index(tmp_path: Path) -> None:
