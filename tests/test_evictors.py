@@ -288,6 +288,10 @@ def test_what_made_room_is_remembered_elsewhere(tmp_path: Path, eviction: Any) -
         assert db.execute("SELECT key FROM seen").fetchall() == [("k2",)]
         ghosts = db.execute("SELECT key FROM ghosts ORDER BY tick").fetchall()
     assert ghosts == [("k0",), ("k1",)]
+    read(catalog, "k0", 10 * KB, 15 * KB)
+    with database(catalog) as db:
+        assert db.execute("SELECT key, uses FROM seen").fetchall() == [("k0", 2)]
+        assert db.execute("SELECT count(*) FROM ghosts WHERE key = 'k0'").fetchone() == (0,)
 
 
 def test_not_all_that_left_is_remembered(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 
 from cachestore.local.catalog_rows import Row
-from cachestore.local.catalog_schema import ALL
+from cachestore.local.catalog_schema import one
 from cachestore.options import Options
 from cachestore.policy.costs import MissCosts
 from cachestore.policy.hazard import Hazard, Seen, ghosts
@@ -133,13 +133,13 @@ class Known:
         Known are those that were asked for since this policy is in use, so that the others were
         not read for longer.
         """
-        sql = f"SELECT {ALL} FROM entries WHERE pinned = 0 ORDER BY used"
-        with closing(db.execute(sql)) as rows:
-            for values in rows:
-                row = Row.load(values)
-                if unknown and db.execute(self._is_known, (name_of(row.key),)).fetchone():
+        sql = "SELECT key FROM entries WHERE pinned = 0 ORDER BY used"
+        with closing(db.execute(sql)) as keys:
+            for [key] in keys:
+                if unknown and db.execute(self._is_known, (name_of(key),)).fetchone():
                     return
-                if row.key not in spare:
+                row = None if key in spare else one(db, key)
+                if row is not None:
                     yield row
 
 

@@ -198,8 +198,8 @@ class Learned(Known):
             rows += db.execute(_RUN + "< ? ORDER BY name LIMIT ?", rest).fetchall()
         files = [Seen(*row[1:]) for row in rows]
         worths = self._model.values(files, tick, self._rule)
-        keys = [row[0] for row in rows]
-        return sorted(zip(worths, keys, files, strict=True), key=lambda each: each[0])
+        order = sorted(range(len(rows)), key=worths.__getitem__)
+        return [(worths[at], rows[at][0], files[at]) for at in order]
 
 
 def _in_slices(breathe: Callable[[], None]) -> Callable[[], None]:
