@@ -18,7 +18,7 @@ CREATE TABLE ghosts (
     name INTEGER PRIMARY KEY, key, size, tick, uses, gap, kind, heat REAL, floor REAL
 );
 CREATE INDEX ghosts_tick ON ghosts (tick);
-CREATE TABLE asked (id INTEGER PRIMARY KEY AUTOINCREMENT, name, size, tick, count);
+CREATE TABLE requests (id INTEGER PRIMARY KEY AUTOINCREMENT, name, size, tick);
 CREATE TABLE learned (
     tick INTEGER, refit_at INTEGER, version INTEGER, rule INTEGER, shift INTEGER, floor REAL,
     costs BLOB

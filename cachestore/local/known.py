@@ -1,9 +1,10 @@
 """What eviction policies know of files, those that left included, and how processes share it.
 
 The table `seen` has a row for each file that is here, by a number that is a hash of its key, so
-that a run of rows is a random sample; `ghosts` those that left. A row of a file that went otherwise
-than by eviction moves when it is met. `learned` has what is small and changes often, `kept` the
-larger states, each one value. Every process reads again what another one changed.
+that a run of rows is a random sample; `ghosts` those that left: a row moves there when it is met
+and the file is gone, since not all that is chosen to leave does. `learned` has what is small and
+changes often, `kept` the larger states, each one value. Every process reads again what another one
+changed.
 """
 
 from __future__ import annotations
@@ -47,9 +48,15 @@ class Known:
         keys = {name_of(key): key for key in reads}
         files: list[tuple[int, str, Seen]] = []
         for name, seen in _seen_here(db, keys):
-            key = keys[name]
+            key = keys.pop(name)
             tick += reads[key]
             files.append((name, key, self._after(seen, seen.size, tick, reads[key])))
+        for name, key in keys.items():
+            ghost = seen_of(db, name)
+            if ghost is not None:  # taken for gone while it was handed out, or on its way
+                tick += reads[key]
+                files.append((name, key, self._after(ghost, ghost.size, tick, reads[key])))
+                db.execute("DELETE FROM ghosts WHERE name = ?", (name,))
         self._write(db, files)
         self._save(db, tick)
 

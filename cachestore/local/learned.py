@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -43,7 +43,7 @@ class Lesson:
 class Learned(Known):
     """By `policy.hazard`, the newcomer among the sample, ranked as `policy.tournament` found best.
 
-    Requests of the few files that take part in the tournament are written down in `asked`, and
+    Requests of the few files that take part in the tournament are written down in `requests`, and
     played in the background by whichever process comes first.
     """
 
@@ -64,11 +64,11 @@ class Learned(Known):
         super()._write(db, files)
         mask = (1 << self._shift) - 1
         asked = [(name, seen.size, seen.tick) for name, _, seen in files if not name & mask]
-        db.executemany("INSERT INTO asked (name, size, tick) VALUES (?, ?, ?)", asked)
+        db.executemany("INSERT INTO requests (name, size, tick) VALUES (?, ?, ?)", asked)
 
     def learn(self, db: sqlite3.Connection, breathe: Callable[[], None]) -> Lesson | None:
         tick, refit_at = db.execute("SELECT tick, refit_at FROM learned").fetchone()
-        [waiting] = db.execute("SELECT count(*) FROM asked").fetchone()
+        [waiting] = db.execute("SELECT count(*) FROM requests").fetchone()
         if tick < refit_at and waiting < _PLAY_AFTER:
             return None
         breathe = _in_slices(breathe)
@@ -89,7 +89,7 @@ class Learned(Known):
         self, db: sqlite3.Connection, contest: Tournament, breathe: Callable[[], None]
     ) -> int:
         """Let the shadows take part in what was asked for; the number of the last request."""
-        sql = "SELECT id, name, size, tick FROM asked ORDER BY id DESC LIMIT ?"
+        sql = "SELECT id, name, size, tick FROM requests ORDER BY id DESC LIMIT ?"
         asked = db.execute(sql, (_PLAY_AT_MOST,)).fetchall()
         for _, name, size, tick in reversed(asked):
             if contest.takes(name):
@@ -102,17 +102,14 @@ class Learned(Known):
         tables = ("seen", "ghosts")
         known = sum(db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in tables)
         share = refit_share(known)
-        sql = " UNION ALL ".join(
-            f"SELECT {SEEN} FROM {table} WHERE abs(random()) % ? = 0" for table in tables
-        )
-        rows = (Seen(*row) for row in db.execute(sql, (share, share)))
+        rows = (seen for table in tables for seen in _one_of(db, table, share))
         model.refit(rows, tick, weight=share, breathe=breathe)
 
     def keep(self, db: sqlite3.Connection, lesson: Lesson) -> None:
         tick = self._load(db)
         sql = "UPDATE learned SET rule = ?, shift = ?, floor = ?"
         db.execute(sql, (lesson.rule, lesson.shift, lesson.floor))
-        db.execute("DELETE FROM asked WHERE id <= ?", (lesson.upto,))
+        db.execute("DELETE FROM requests WHERE id <= ?", (lesson.upto,))
         keep_state(db, "contest", lesson.contest)
         if lesson.model is not None:
             keep_state(db, "hazard", lesson.model)
@@ -140,9 +137,7 @@ class Learned(Known):
                 self._left(db, [] if newcomer is None else [newcomer.key])
                 return None
             rounds = 0 if worst > -inf else rounds + 1
-        need = self._take(self._longest_unread(db, {*spare, *chosen}, unknown=False), chosen, need)
-        if newcomer is not None and need.nothing:
-            self._left(db, chosen)
+        self._take(self._longest_unread(db, {*spare, *chosen}, unknown=False), chosen, need)
         return list(chosen.values())
 
     def _take(self, rows: Iterator[Row], chosen: dict[str, Row], need: Need) -> Need:
@@ -200,6 +195,18 @@ class Learned(Known):
         worths = self._model.values(files, tick, self._rule)
         order = sorted(range(len(rows)), key=worths.__getitem__)
         return [(worths[at], rows[at][0], files[at]) for at in order]
+
+
+def _one_of(db: sqlite3.Connection, table: str, share: int) -> Generator[Seen, None, None]:
+    """One of `share` rows, in short looks: a long one would keep the log growing."""
+    sql = (
+        f"SELECT name, {SEEN} FROM {table} WHERE name > ? AND abs(random()) % ? = 0"
+        " ORDER BY name LIMIT 64"
+    )
+    after = -1
+    while rows := db.execute(sql, (after, share)).fetchall():
+        yield from (Seen(*row[1:]) for row in rows)
+        after = rows[-1][0]
 
 
 def _in_slices(breathe: Callable[[], None]) -> Callable[[], None]:

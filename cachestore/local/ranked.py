@@ -57,8 +57,7 @@ class Ranked(Known):
                     break
         refused = bar < inf and not need.nothing
         if newcomer is not None:
-            gone += [newcomer.key] if refused else [row.key for row in chosen]
-            self._left(db, gone)
+            self._left(db, [*gone, newcomer.key] if refused else gone)
             db.execute("UPDATE learned SET floor = ?", (floor,))
         return None if refused else chosen
 
