@@ -12,7 +12,7 @@ from typing import Any
 
 from cachestore.files import Files
 
-_KEPT = re.compile(r"leader\.lock|board\.|\.db(-wal|-shm)?( \(deleted\))?$")
+_KEPT = re.compile(r"(leader|janitor)\.lock|board\.|\.db(-wal|-shm)?( \(deleted\))?$")
 
 CALLS = (
     "create", "open_read", "open_shared", "write", "pwrite", "truncate", "close", "chmod",

@@ -6,8 +6,10 @@ import errno
 import os
 import shutil
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from store_rig import until
 
 from cachestore.errors import CacheFull
 from cachestore.events import Evicted, Refused
+from cachestore.local.learned import Learned
 
 BLOCK = 4096
 ROOM = 10 * BLOCK
@@ -401,3 +404,19 @@ def test_the_janitor_frees_what_a_dead_process_had_reserved(tmp_path: Path) -> N
     assert rig.janitor.run_once()["unfinished"] == 1
     assert files(rig) == 0
     rig.close()
+
+
+def test_a_copy_that_was_looked_for_on_its_way_is_known_when_it_is_here(rig: CacheRig) -> None:
+    """It must not be taken for one that nobody asked for."""
+    evictor = Learned(rig.options)
+    rig.catalog.evictor = evictor
+    new = Arriving(rig, "new", BLOCK).reserve()
+    rig.catalog.change(lambda db: evictor._left(db, ["new"]), None)
+    new.end()
+    assert "new" in keys(rig)
+    path = rig.catalog._files.held_path()
+    assert path is not None
+    with closing(sqlite3.connect(path)) as db:
+        known = {key for [key] in db.execute("SELECT key FROM seen")}
+        assert "new" in known
+        assert db.execute("SELECT count(*) FROM ghosts WHERE key = 'new'").fetchone() == (0,)

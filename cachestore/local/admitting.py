@@ -255,4 +255,5 @@ def admit(
     for victim in victims or ():
         delete(db, victim)
     insert(db, row)
+    evictor.arrived(db, row)
     return Admission(True, victims or [], replaced)

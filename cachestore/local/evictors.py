@@ -30,6 +30,10 @@ class Evictor(Protocol):
         """A copy is about to come in."""
         ...
 
+    def arrived(self, db: sqlite3.Connection, row: Row) -> None:
+        """The copy that was about to come in is here now."""
+        ...
+
     def victims(
         self, db: sqlite3.Connection, need: Need, spare: frozenset[str], newcomer: Row | None
     ) -> list[Row] | None:
@@ -64,6 +68,9 @@ class Ordered:
         pass
 
     def admitting(self, db: sqlite3.Connection, row: Row) -> None:
+        pass
+
+    def arrived(self, db: sqlite3.Connection, row: Row) -> None:
         pass
 
     def victims(

@@ -68,6 +68,15 @@ class Known:
         self._write(db, [(name, row.key, seen)])
         self._save(db, tick)
 
+    def arrived(self, db: sqlite3.Connection, row: Row) -> None:
+        """Met while it was on its way, it was taken for one that had left."""
+        name = name_of(row.key)
+        sql = f"SELECT {SEEN} FROM ghosts WHERE name = ?"
+        found = db.execute(sql, (name,)).fetchone()
+        if found is not None:
+            db.execute("DELETE FROM ghosts WHERE name = ?", (name,))
+            Known._write(self, db, [(name, row.key, Seen(*found))])  # no request of its own
+
     def _after(self, seen: Seen | None, size: int, tick: int, count: int) -> Seen:
         """What is known after `count` requests since the last look, the last of them now."""
         new = self._model.touch(seen, size, tick, self._floor)
