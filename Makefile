@@ -24,7 +24,7 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m mypy --strict cachestore
 	$(BIN)/lint-imports --no-cache --no-logo
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
 torture: $(VENV)/.dev
@@ -54,3 +54,8 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@echo "Installing into $(VENV) with all that tests need, once; a minute or two ..."
 	@$(PIP) -e '.[dev]' || { echo "pip failed; trying once more" >&2; sleep 3; $(PIP) -e '.[dev]'; }
 	@touch $@ $(VENV)/.cli
+
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "Installing the caches to compare with ..."
+	@$(PIP) -e '.[bench]' || { echo "pip failed; trying once more" >&2; sleep 3; $(PIP) -e '.[bench]'; }
+	@touch $@

@@ -6,15 +6,26 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import hit_rate, hits, puts
+from benchmarks import crawl, facts, hit_rate, hits, policy_cost, puts, restart, ttl
 from benchmarks.rig import OUT
 
 
 def _hit_rate(root: Path) -> None:
-    hit_rate.main(["--json", f"{OUT}/hit_rate.json", "--picture", f"{OUT}/hit_rate.png"])
+    """With the peers, and a short part through a real store."""
+    out = ["--json", f"{OUT}/hit_rate.json", "--picture", f"{OUT}/hit_rate.png"]
+    hit_rate.main(["--peers", "--through-store", *out])
 
 
-ALL = {"hits": hits.run, "puts": puts.run, "hit_rate": _hit_rate}
+ALL = {
+    "hits": hits.run,
+    "puts": puts.run,
+    "hit_rate": _hit_rate,
+    "ttl": ttl.run,
+    "facts": facts.run,
+    "restart": restart.run,
+    "crawl": crawl.run,
+    "policy_cost": policy_cost.run,
+}
 
 
 def main(names: list[str]) -> None:

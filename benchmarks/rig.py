@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.screen import say
+from benchmarks.screen import table as show
 
 OUT = Path("build/benchmarks")
 
@@ -59,15 +64,43 @@ def report(name: str, title: str, lines: list[Line]) -> None:
     for line in lines:
         table.add_row(line.name, _time(line.best), _time(line.median), f"{line.ratio:.2f}")
     Console().print(table)
+    write(name, title, {"lines": [asdict(line) for line in lines]})
+    _picture(OUT / f"{name}.png", title, lines)
+
+
+def publish(name: str, title: str, rows: Sequence[Mapping[str, Any]], target: str) -> None:
+    """Print rows that all have the same columns, with the target below, and write them as JSON.
+
+    A ratio is a float whose column ends in "%".
+    """
+    columns = list(rows[0])
+    lines = [[_cell(column, row[column]) for column in columns] for row in rows]
+    show(title, columns, lines)
+    say(f"target: {target}")
+    write(name, title, {"target": target, "rows": rows})
+
+
+def write(name: str, title: str, facts: Mapping[str, Any]) -> None:
+    """JSON below build/benchmarks, with the machine that it was measured on."""
     OUT.mkdir(parents=True, exist_ok=True)
-    facts = {
+    head = {
         "title": title,
         "machine": platform.platform(),
         "python": platform.python_version(),
-        "lines": [asdict(line) for line in lines],
     }
-    (OUT / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n")
-    _picture(OUT / f"{name}.png", title, lines)
+    (OUT / f"{name}.json").write_text(json.dumps({**head, **facts}, indent=2) + "\n")
+
+
+def alone(run: Callable[[Path], None]) -> None:
+    """Run one benchmark in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="cachestore-bench-") as folder:
+        run(Path(folder))
+
+
+def _cell(column: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value * 100:.2f}" if column.endswith("%") else f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _time(seconds: float) -> str:

@@ -179,6 +179,7 @@ def test_more_hits_than_the_longest_unread_first(tmp_path: Path) -> None:
 def test_a_refit_is_read_outside_of_the_write_lock(tmp_path: Path) -> None:
     catalog, other = learning(tmp_path), open_catalog(tmp_path)
     read(catalog, "a", KB, 10 * KB)
+    catalog.touch({"a": (refit_after(0, 0), 0.0)})
     wrote = []
 
     def breathe() -> None:
@@ -188,6 +189,18 @@ def test_a_refit_is_read_outside_of_the_write_lock(tmp_path: Path) -> None:
     catalog.tend(breathe)
     assert wrote == [True]
     assert refit_after(0, 0) == 500
+
+
+def test_a_new_catalog_learns_from_something_before_its_first_refit(tmp_path: Path) -> None:
+    catalog = learning(tmp_path)
+    read(catalog, "a", KB, 10 * KB)
+    learn(catalog)
+    with database(catalog) as db:
+        assert db.execute("SELECT count(*) FROM kept WHERE name = 'hazard'").fetchone() == (0,)
+    catalog.touch({"a": (refit_after(0, 0), 0.0)})
+    learn(catalog)
+    with database(catalog) as db:
+        assert db.execute("SELECT count(*) FROM kept WHERE name = 'hazard'").fetchone() == (1,)
 
 
 # -- gdsf ------------------------------------------------------------------------------------------

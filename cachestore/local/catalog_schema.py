@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from cachestore.local import tallies
 from cachestore.local.catalog_rows import COLUMNS, Row
+from cachestore.policy.hazard import refit_after
 
 VERSION = 4
-KNOWN = """
+KNOWN = f"""
 CREATE TABLE seen (
     name INTEGER PRIMARY KEY, key, size, tick, uses, gap, kind, heat REAL, floor REAL, rank REAL
 );
@@ -23,7 +24,7 @@ CREATE TABLE learned (
     tick INTEGER, refit_at INTEGER, version INTEGER, rule INTEGER, shift INTEGER, floor REAL,
     costs BLOB
 );
-INSERT INTO learned VALUES (0, 0, 0, 0, 0, 0, NULL);
+INSERT INTO learned VALUES (0, {refit_after(0, 0)}, 0, 0, 0, 0, NULL);
 CREATE TABLE kept (name TEXT PRIMARY KEY, state BLOB);
 """
 SCHEMA = f"""
