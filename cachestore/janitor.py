@@ -86,7 +86,7 @@ class Janitor:
             reads[key] = (before + count, now)
         if reads:
             self._catalog.touch(reads)
-            self._catalog.tend(self._breathe)
+        self._catalog.tend(self._breathe)  # misses alone are something to learn from, too
         sums = self._tallies.drain()
         if sums and not self._catalog.tally(sums):
             self._tallies.put_back(sums)

@@ -147,6 +147,7 @@ class Reader:
         size = found.info.size
         if found.kind == "miss":
             self._core.events.emit(events.Miss(key, size, found.seconds))
+            self._core.janitor.start()
         else:
             self._core.events.emit(events.Hit(key, size, found.kind))
             self._core.janitor.touched(key)
