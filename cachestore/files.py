@@ -230,8 +230,8 @@ def replace_file(
         files.fsync_dir(path.parent)
 
 
-def unlink_unlocked(files: Files, path: Path) -> bool:
-    """Unlink a file that nobody holds locked; True when it is gone."""
+def unlink_unlocked(files: Files, path: Path, patience: float = 0.0) -> bool:
+    """Unlink a file that nobody holds locked for `patience` seconds; True when it is gone."""
     try:
         fd = files.open_read(path)
     except FileNotFoundError:
@@ -239,7 +239,7 @@ def unlink_unlocked(files: Files, path: Path) -> bool:
     except OSError:
         return False
     try:
-        if not files.try_lock(fd):
+        if not files.lock(fd, patience):
             return False
         files.unlink(path)
         return True

@@ -46,8 +46,9 @@ def start(target: str, *arguments: Any, **extra: Any) -> subprocess.Popen[str]:
 
 
 def say(*words: Any) -> None:
-    """A line for the parent."""
-    print(*words, flush=True)
+    """A line for the parent, in one piece: forked children write to the same pipe."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 120.0) -> str:

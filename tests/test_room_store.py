@@ -97,7 +97,10 @@ def test_warming_up_keeps_nothing_out(tmp_path: Path, remote: MemoryRemote) -> N
     with small(tmp_path, remote) as store:
         report = store.warm(f"{number}.bin" for number in range(12))
         assert (report.here, report.bytes, report.failed) == (12, 24 * BLOCK, {})
-        assert store.core.catalog.totals()[:2] == (10 * BLOCK, 5)
+        # Some may leave while whoever brought them still holds them: then one more leaves.
+        taken, entries, _ = store.core.catalog.totals()
+        assert 3 <= entries <= 5
+        assert taken == entries * 2 * BLOCK
 
 
 def test_get_says_when_all_is_in_use_and_read_goes_on(tmp_path: Path, remote: MemoryRemote) -> None:

@@ -243,9 +243,10 @@ class CacheFiles:
             return handed + self._grace
         return 0.0
 
-    def remove(self, file: str) -> bool:
-        """Unlink unless handed out within the grace or leased; True when it is gone."""
-        return not self.in_use(file) and self.unlink_unleased(self.root / file)
+    def remove(self, file: str, patience: float = 0.0) -> bool:
+        """Unlink unless handed out within the grace, or leased for so many seconds; True when it
+        is gone."""
+        return not self.in_use(file) and self.unlink_unleased(self.root / file, patience)
 
     def is_free(self, file: str) -> bool:
         """False while somebody writes the file; true also if there is none."""
@@ -262,11 +263,11 @@ class CacheFiles:
         finally:
             self._files.close(fd)
 
-    def unlink_unleased(self, path: Path) -> bool:
+    def unlink_unleased(self, path: Path, patience: float = 0.0) -> bool:
         """Unlink a file of ours that nobody has open under a lease; True when it is gone."""
         if not is_real_folder(path.parent):
             return not os.path.lexists(path)
-        return unlink_unlocked(self._files, path)
+        return unlink_unlocked(self._files, path, patience)
 
     # -- what is on disk ---------------------------------------------------------------------------
 

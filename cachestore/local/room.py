@@ -40,6 +40,7 @@ _LONGEST = 60.0
 _TURN = 0.25
 _RECLAIM = 1.0
 _TRIES = 100
+_MOMENT = 0.003
 _LOG_NEEDS = 1 << 20
 
 
@@ -207,7 +208,8 @@ class Room:
     def _cleared(self, grant: Grant, outcome: Outcome) -> bool:
         """Remove what has to leave; False if some of it is in use after all."""
         self._cache.discard(outcome.evicted)
-        stays = [each for each in outcome.going if not self._cache.remove(each.file)]
+        # Whoever only looks whether a file is free holds it for a moment.
+        stays = [each for each in outcome.going if not self._cache.remove(each.file, _MOMENT)]
         grant.removed = [each for each in outcome.going if each not in stays]
         if stays:
             now = self._clock.now()
