@@ -142,7 +142,7 @@ def test_a_killed_process_frees_what_it_had_reserved(tmp_path: Path, step: str) 
     passing = Arriving(rig, "b", BLOCK).reserve()
     assert passing.grant.passing, "it lives, and its room is taken"
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.communicate()
     rig.clock.advance(2.0)
     Arriving(rig, "c", ROOM).reserve()
     assert files(rig) == 0, "nothing of the dead one is left when the next one begins to write"
@@ -399,7 +399,7 @@ def test_the_janitor_frees_what_a_dead_process_had_reserved(tmp_path: Path) -> N
     assert child.stdout is not None
     assert child.stdout.readline() == "there\n"
     child.kill()
-    child.wait()
+    child.communicate()
     rig = limited(tmp_path)
     assert rig.janitor.run_once()["unfinished"] == 1
     assert files(rig) == 0

@@ -223,7 +223,7 @@ def test_a_store_that_is_killed_in_a_download_frees_its_room(tmp_path: Path) -> 
         until(lambda: len(list(parts.glob("*.part"))) == 1)  # ours goes when its turn is over
         [part] = parts.glob("*.part")
         child.kill()
-        child.wait()
+        child.communicate()
         assert store.get("b.bin").read_bytes() == b"b" * 2_000_000
         assert not part.exists()
         assert store.core.room.usage().announced == 0
