@@ -93,11 +93,16 @@ PHASES = Phases()
 
 
 def mark_phases() -> None:
-    """Let threads know in which part they are; once for a process."""
-    Writer.put = PHASES.around("put", Writer.put)  # type: ignore[method-assign]
-    Writer.delete = PHASES.around("delete", Writer.delete)  # type: ignore[method-assign]
-    CacheFiles.discard = PHASES.around("eviction", CacheFiles.discard)  # type: ignore[method-assign]
-    Downloader.download = PHASES.around("admission", Downloader.download)  # type: ignore[method-assign]
+    """Let threads know in which part they are; once for a process of the campaign's own.
+
+    The parts themselves are wrapped, since nothing in them says that they begin.
+    """
+    Writer.put = PHASES.around("put", Writer.put)  # type: ignore[method-assign]  # wrapped
+    Writer.delete = PHASES.around("delete", Writer.delete)  # type: ignore[method-assign]  # wrapped
+    evicting = PHASES.around("eviction", CacheFiles.discard)
+    CacheFiles.discard = evicting  # type: ignore[method-assign]  # wrapped
+    admitting = PHASES.around("admission", Downloader.download)
+    Downloader.download = admitting  # type: ignore[method-assign]  # wrapped
     work.acknowledge = PHASES.around("acknowledgement", work.acknowledge)
 
 

@@ -165,7 +165,7 @@ class Session:
         self.store = store_of(make_options(root, **(values | fields)), files=tape, remote=remote)
         self.folder = root / "cache" / REMOTE / "catalog"
         watch(tape, self.store.core.catalog, self.folder)
-        self.store.core.uploader.wake = lambda ticket: None  # type: ignore[method-assign]
+        self.store.core.uploader.wake = lambda ticket: None  # type: ignore[method-assign]  # silent
 
     def put(self, key: str, data: bytes) -> None:
         self.tape.say("begin", key, data)
@@ -322,14 +322,14 @@ def examine(root: Path, cut: Cut) -> None:
     )
     with next_boot(), store_of(options, files=Quick(), remote=remote) as store:
         wake = store.core.uploader.wake
-        store.core.uploader.wake = lambda ticket: None  # type: ignore[method-assign]
+        store.core.uploader.wake = lambda ticket: None  # type: ignore[method-assign]  # silent
         listed = {item.key for item in store.list()}
         served = {key: look(store, key) for key in cut.allowed}
         for key, value in served.items():
             wanted = [short(each) for each in cut.allowed[key]]
             assert value in cut.allowed[key], f"{key}: {short(value)}, not of {wanted}"
         assert listed == {key for key, value in served.items() if value is not None}
-        store.core.uploader.wake = wake  # type: ignore[method-assign]
+        store.core.uploader.wake = wake  # type: ignore[method-assign]  # as it was
         report = store.flush(60)
         assert report.done, report
         there = remote.content()

@@ -135,7 +135,7 @@ def launch(folder: Path, command: list[str], ready: str, env: dict[str, str] | N
             return match[1]
         if ended or time.monotonic() > end:
             raise RuntimeError(f"{command[0]} did not start: {text[-3000:]}")
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks, up to the deadline above
 
 
 def guard(folder: Path, command: list[str]) -> None:

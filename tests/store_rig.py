@@ -80,4 +80,4 @@ def until(condition: Callable[[], Any], what: str = "the state", seconds: float 
             return value
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not come about within {seconds:g} s")
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks: the one place where tests poll

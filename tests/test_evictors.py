@@ -25,6 +25,7 @@ from cachestore.policy.costs import MissCosts
 from cachestore.policy.hazard import GDSF, HEAT, Hazard, refit_after
 from cachestore.policy.tournament import Tournament
 from cachestore.remote.memory import MemoryRemote
+from cachestore.testing.clock import ShiftedClock
 
 KB = 1000
 
@@ -430,3 +431,23 @@ def test_downloads_are_measured(tmp_path: Path) -> None:
     learner = MissCosts()
     learner.adopt(costs)
     assert learner.costs.request < 0.05  # memory is faster than a network
+
+
+def test_waiting_for_room_is_no_part_of_what_a_miss_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, clock = MemoryRemote(), ShiftedClock()
+    seed(remote, "k", b"x" * 1000)
+    with store_of(make_options(tmp_path, mode="remote"), remote=remote, clock=clock) as store:
+        fill = store.core.room.fill
+
+        def slow(*asked: Any) -> None:
+            clock.advance(100.0)
+            fill(*asked)
+
+        told: list[float] = []
+        monkeypatch.setattr(store.core.room, "fill", slow)
+        monkeypatch.setattr(store.core.catalog, "fetched", lambda size, took: told.append(took))
+        store.get("k")
+    [seconds] = told
+    assert 0 <= seconds < 50

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 from process_rig import say, start
@@ -65,7 +64,7 @@ def test_a_forked_child_neither_leads_nor_ends_the_lead(tmp_path: Path) -> None:
     assert not other.held()
     child = os.fork()
     if child == 0:
-        time.sleep(60)
+        signal.pause()
         os._exit(0)
     lead.close()
     try:
@@ -79,7 +78,7 @@ def test_a_forked_child_neither_leads_nor_ends_the_lead(tmp_path: Path) -> None:
 def child_lead(path: str) -> None:
     assert Lead(Files(), Path(path)).held()
     say("leads")
-    time.sleep(120)
+    input()  # until it is killed
 
 
 def test_the_lead_ends_with_its_process(tmp_path: Path) -> None:

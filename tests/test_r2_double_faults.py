@@ -7,7 +7,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from botocore.exceptions import (
     HTTPClientError,
 )
 from servers import client_of
+from store_rig import until
 
 from cachestore.testing.r2 import ACTIONS, R2Double, Rule, Rules
 
@@ -50,13 +51,6 @@ def stored(double: R2Double, client: Any) -> dict[str, str]:
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(2) as running:
         yield running
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come about"
-        time.sleep(0.01)
 
 
 def exists(client: Any, place: dict[str, str]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 from servers import S3Server, client_of
+from store_rig import until
 
 TESTS = Path(__file__).parent
 
@@ -96,7 +96,4 @@ def test_servers_end_with_their_last_user(
         for user in users:
             user.kill()
             user.communicate()
-    end = time.monotonic() + 30
-    while answers(said[0]):
-        assert time.monotonic() < end, "the server outlived its users"
-        time.sleep(0.02)
+    until(lambda: not answers(said[0]), "the end of a server whose users are gone")

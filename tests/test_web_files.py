@@ -173,6 +173,17 @@ def test_a_hot_small_file_needs_no_thread(site: Site, monkeypatch: pytest.Monkey
     assert ask(site.app, "/a/small.txt").body == SMALL
 
 
+@pytest.mark.parametrize("key", ["a/small.txt", "a/large.wav"])
+def test_a_hot_file_is_one_hit_and_needs_no_grace(site: Site, key: str) -> None:
+    site.store.get(key)
+    board, slot = site.store.core.board, site.store.core.spool.place(key).slot
+    board.hand_out(slot, 0.0)
+    before = site.store.stats().hits
+    assert ask(site.app, f"/{key}").status == 200
+    assert site.store.stats().hits == before + 1
+    assert board.handed_out(slot) == 0.0
+
+
 def test_the_newest_version_is_sent(site: Site) -> None:
     for number in range(5):
         data = f"version {number}".encode()

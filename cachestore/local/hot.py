@@ -92,7 +92,7 @@ class HotMap:
         return entry.path
 
     def entry(self, key: str) -> HotEntry | None:
-        """The entry behind the last `path`, without any check."""
+        """What is remembered of the key, without any check."""
         return self._entries.get(key)
 
     def remember(self, key: str, entry: HotEntry) -> None:

@@ -168,8 +168,10 @@ class Serving:
     async def _hot(self, key: str, headers: dict[str, str], scope: Scope, send: Send) -> bool:
         """Answer a small hot file right here; False for all others."""
         hot = self._store.core.hot
-        found = None if hot.path(key) is None else hot.entry(key)
+        found = hot.entry(key)
         if found is None or found.size > _SMALL or self._hand_off is not None:
+            return False
+        if hot.path(key, hand_out=False) != found.path:
             return False
         made = answer(scope["method"], headers, found.info, self._look)
         try:

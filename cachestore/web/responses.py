@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+from typing import Any
+
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -23,16 +26,15 @@ class StoreResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         own = list(self.raw_headers)
 
-        async def with_own(message: dict[str, object]) -> None:
+        async def with_own(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 said = message["headers"]
-                assert isinstance(said, list)
                 names = {name for name, _ in said}
                 said.extend(
                     pair for pair in own if pair[0] not in names or pair[0] == b"set-cookie"
                 )
             await send(message)
 
-        await self._serving.serve(self._key, scope, with_own)  # type: ignore[arg-type]
+        await self._serving.serve(self._key, scope, with_own)
         if self.background is not None:
             await self.background()
