@@ -18,6 +18,7 @@ from cachestore.errors import TimedOut
 from cachestore.events import Event, Events
 from cachestore.files import Files
 from cachestore.keys import Place
+from cachestore.local.claims import Claims
 from cachestore.local.forks import watch_forks
 from cachestore.local.spool import Spool
 from cachestore.local.tickets import Ticket
@@ -30,6 +31,7 @@ from cachestore.uploads.callbacks import Callbacks
 from cachestore.uploads.journal import LeaderInfo, leading_pid, read_leader
 from cachestore.uploads.leader import Leader
 from cachestore.uploads.outcomes import Failed, Outcome, Outcomes, State
+from cachestore.uploads.outside import Outside
 from cachestore.uploads.parts import CleanCopies, LocalChanges, NoChanges, NoCopies, Parts
 from cachestore.uploads.view import View
 
@@ -66,8 +68,9 @@ class Uploader:
     ) -> None:
         self._parts = Parts(
             remote, spool, copies or NoCopies(), changes or NoChanges(), files, clock, events,
-            options, budget, dice,
+            options, budget, Claims(spool.root, files, clock), dice,
         )  # fmt: skip
+        self.outside = Outside(self._parts)
         self._stopped = False
         self._renew()
         events.subscribe(self._hear)
@@ -128,6 +131,7 @@ class Uploader:
         with self._lock:
             leader, self._leader = self._leader, None
         done = True if leader is None else leader.stop(deadline)
+        self._parts.claims.close()
         self._outcomes.tell()
         return done
 

@@ -106,16 +106,31 @@ class FolderChanges:
             pending = self._spool.read(place)
             if pending is None or pending.id != ticket.id:
                 return  # whatever is in LOCAL_DIR came later, or the newer ticket will settle it
-            if _wins_at(self._folder.record(key), ticket):
-                return
-            if ticket.operation == "delete":
-                self._folder.remove_copy(key)
-            else:
-                known = equal is not None and self._folder.recognize(
-                    equal, self._record(ticket, etag)
-                )
-                if not known:
-                    self._folder.supersede(key, etag)
+            if not _wins_at(self._folder.record(key), ticket):
+                self._settle_held(ticket, etag, equal)
+
+    def settle_outside(self, ticket: Ticket, etag: str) -> None:
+        """The remote has it without a ticket: as `settle`, unless something newer is pending."""
+        key = ticket.key
+        there, record = self._folder.locate(key), self._folder.record(key)
+        if there is None and record is None:
+            return
+        if record is not None and (record.state, record.etag) == ("superseded", etag):
+            return
+        equal = there if there is not None and self._is_equal(there, ticket) else None
+        place = self._spool.place(key)
+        with self._spool.lock(place):
+            if self._spool.read(place) is None and not _wins_at(self._folder.record(key), None):
+                self._settle_held(ticket, etag, equal)
+
+    def _settle_held(self, ticket: Ticket, etag: str, equal: LocalFile | None) -> None:
+        """Nothing older in LOCAL_DIR is served any more (caller: L1)."""
+        if ticket.operation == "delete":
+            self._folder.remove_copy(ticket.key)
+            return
+        known = equal is not None and self._folder.recognize(equal, self._record(ticket, etag))
+        if not known:
+            self._folder.supersede(ticket.key, etag)
 
     def _is_equal(self, there: LocalFile, ticket: Ticket) -> bool:
         """True if a file here has the bytes of a put that went another way."""
@@ -144,7 +159,7 @@ class FolderChanges:
         return self._folder.mark(change.ticket.key, change.ticket.id, "sent", etag)
 
 
-def _wins_at(record: Record | None, ticket: Ticket) -> bool:
+def _wins_at(record: Record | None, ticket: Ticket | None) -> bool:
     return record is not None and _wins(record, ticket)
 
 

@@ -78,6 +78,18 @@ class CacheCopies:
         if row is not None:
             self._cache.discard([row])
 
+    def is_void(self, key: str, etag: str) -> bool:
+        """True when it is known that there is no copy of the key, except of the version `etag`."""
+        if self._catalog.lacks(key):
+            return True
+        row = self._catalog.get(key)
+        return row is not None and row.etag == etag
+
+    def void(self, key: str, etag: str) -> None:
+        """`forget`, unless `is_void`."""
+        if not self.is_void(key, etag):
+            self.forget(key)
+
     def forget(self, key: str) -> None:
         """No row of the key is left, durably. Raises `CacheStoreError` if that cannot be had."""
         row = self._catalog.remove(key, full=True)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from cachestore.clock import Clock
 from cachestore.events import Events
 from cachestore.files import Files
+from cachestore.local.claims import Claims
 from cachestore.local.spool import Spool
 from cachestore.local.tickets import Ticket
 from cachestore.model import RemoteObject
@@ -35,6 +36,14 @@ class CleanCopies(Protocol):
     def forget(self, key: str) -> None:
         """Make sure, durably, that no copy of the key is left that a reader could take for the
         newest once the ticket is gone. Raises if that cannot be had."""
+        ...
+
+    def is_void(self, key: str, etag: str) -> bool:
+        """True when it is known that there is no copy of the key, except of the version `etag`."""
+        ...
+
+    def void(self, key: str, etag: str) -> None:
+        """`forget`, unless `is_void`."""
         ...
 
 
@@ -74,6 +83,10 @@ class LocalChanges(Protocol):
         served or sent, before the ticket goes. Raises if that cannot be had."""
         ...
 
+    def settle_outside(self, ticket: Ticket, etag: str) -> None:
+        """`settle` for what was sent without a ticket; `ticket` only describes it."""
+        ...
+
     def sent(self, change: Change, etag: str) -> bool:
         """The remote has an unsent change; False if a newer one took its place."""
         ...
@@ -89,6 +102,12 @@ class NoCopies:
         pass
 
     def forget(self, key: str) -> None:
+        pass
+
+    def is_void(self, key: str, etag: str) -> bool:
+        return True
+
+    def void(self, key: str, etag: str) -> None:
         pass
 
 
@@ -110,6 +129,9 @@ class NoChanges:
     def settle(self, ticket: Ticket, etag: str) -> None:
         pass
 
+    def settle_outside(self, ticket: Ticket, etag: str) -> None:
+        pass
+
     def sent(self, change: Change, etag: str) -> bool:
         return False
 
@@ -127,6 +149,7 @@ class Parts:
     events: Events
     options: Options
     budget: Budget
+    claims: Claims
     dice: Callable[[], float]
 
     @property

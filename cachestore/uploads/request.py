@@ -53,6 +53,13 @@ class Job:
     def digest(self) -> str:
         return self.place.digest
 
+    @property
+    def is_plain_delete(self) -> bool:
+        """A delete without a history, that may share a request with others."""
+        state = self.state
+        new = not state.on_wire and state.parked is None and state.sent_etag is None
+        return new and self.ticket.operation == "delete"
+
 
 class Request:
     """Makes requests. `known`: the ETags of our own last writes by place, "" for a delete."""
@@ -86,6 +93,16 @@ class Request:
         change = self._parts.changes.newest(job.ticket.key, ticket)
         newest = ticket if change is None else change.ticket
         return newest is not None and newest.id == job.ticket.id
+
+    def is_claimed(self, job: Job, suspect: Callable[[str, float], None]) -> bool:
+        """True while the key is sent from outside the spool. Asked after its ticket was read.
+
+        `suspect` hears since when requests of processes that died may still arrive.
+        """
+        seen = self._parts.claims.look(job.digest)
+        for since, _ in seen.doubts:
+            suspect(job.digest, since)
+        return seen.busy
 
     def _put(self, job: Job) -> str:
         ticket, remote = job.ticket, self._parts.remote

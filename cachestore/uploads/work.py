@@ -28,6 +28,7 @@ from cachestore.uploads.queue import Entry, Queue
 from cachestore.uploads.request import Abandoned, Job, Request
 
 _KNOWN = 4096
+_CLAIMED = 0.1
 _LONGEST_ERROR = 500
 
 
@@ -109,6 +110,8 @@ class Work:
             return End()
         if job.state.parked is not None:
             return End(self._monotonic(), job.state.tries, parked=True)
+        if self._requests.is_claimed(job, self._journal.suspect):
+            return End(self._monotonic() + _CLAIMED, job.state.tries)
         if job.state.on_wire:
             # Only the leader before us, or a worker that died, can have left it so.
             self._journal.suspect(job.digest, self._journal.since)
@@ -337,7 +340,8 @@ class Work:
             job = None
             with contextlib.suppress(SpoolError):
                 job = self._current(entry)
-            if job is not None and _is_plain_delete(job):
+            plain = job is not None and job.is_plain_delete
+            if job and plain and not self._requests.is_claimed(job, self._journal.suspect):
                 jobs.append((entry, job))
             else:
                 alone.append(entry)
@@ -390,10 +394,3 @@ class Work:
     def _backoff(self, tries: int) -> float:
         options = self._parts.options
         return retry.backoff(tries, options.retry_base, options.retry_cap, self._parts.dice)
-
-
-def _is_plain_delete(job: Job) -> bool:
-    """A delete without a history, that may share a request with others."""
-    state = job.state
-    new = not state.on_wire and state.parked is None and state.sent_etag is None
-    return new and job.ticket.operation == "delete"
