@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from cachestore.cli import demo, doctor, files, flags, work
+from cachestore.cli import demo, doctor, files, flags, folders, work
+from cachestore.cli.examples import example
 from cachestore.cli.stores import log_to_stderr
 
 app = typer.Typer(
@@ -42,6 +43,6 @@ def _globals(
     context.obj = {} if env_file is None else {"env_file": str(env_file)}
 
 
-for module in (demo, doctor, files, work, flags):
+for module in (demo, doctor, files, folders, work, flags):
     for command in module.COMMANDS:
-        app.command()(command)
+        app.command(epilog=example(command.__name__))(command)

@@ -41,6 +41,7 @@ class Exit(IntEnum):
     NOT_FOUND = 3
     REMOTE = 4
     PENDING = 5
+    INTERRUPTED = 130
 
 
 def code_of(error: Exception) -> Exit:
