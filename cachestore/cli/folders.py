@@ -85,7 +85,7 @@ def sync(
                 since=None if since is None else parse_seconds(since),
                 include=include or (), exclude=exclude or (), time_pattern=time_pattern,
                 time_field=time_field, timezone=timezone, sidecars=sidecars,
-                write_sidecar=sidecar_template and sidecar_template.read_text("utf-8"),
+                write_sidecar=sidecar_template.read_text("utf-8") if sidecar_template else None,
                 check=check, dry_run=dry_run, workers=workers, patience=patience, progress=tell,
             )  # fmt: skip
     except SyncInterrupted as error:

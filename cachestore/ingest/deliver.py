@@ -80,6 +80,8 @@ class Delivery:
         """
         if item.error:
             raise SourceError(item.error)
+        if item.kind == "sidecar" and item.main is not None and not item.key:
+            item.key = sidecar_key(item.main.key, whole=item.whole)
         deadline, ask = self._turns.deadline(), False
         rounds = 0
         while True:

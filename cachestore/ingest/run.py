@@ -144,9 +144,14 @@ class Run:
 
     def work(self) -> None:
         """Send, and hear of each end."""
-        for unit in self._plan.units:
-            self._submit(unit)
-        self._drain()
+        waiting = self._plan.units
+        while waiting:
+            # No more than may still be sent, so that under a limit the oldest go.
+            count = self.turns.room or len(waiting)
+            for unit in waiting[:count]:
+                self._submit(unit)
+            self._drain()
+            waiting = waiting[count:]
         self._look_again()
 
     def _submit(self, unit: Unit) -> None:

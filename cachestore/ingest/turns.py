@@ -81,6 +81,11 @@ class Turns:
             return self._left >= 0
 
     @property
+    def room(self) -> int:
+        """How many files may still be sent; 0 for any number, or for none (`used_up`)."""
+        return max(0, self._left or 0)
+
+    @property
     def used_up(self) -> bool:
         """True when the limit is reached."""
         return self._left is not None and self._left <= 0
