@@ -22,7 +22,6 @@ from cachestore.model import Attributes
 from cachestore.store import CacheStore
 from cachestore.testing.r2 import R2Double
 
-
 JPEG = Attributes("image/jpeg")
 DIGEST = hashlib.sha256(b"beat").hexdigest()[:8]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import time
@@ -68,8 +69,10 @@ class Run:
         self._saves: queue.SimpleQueue[tuple[Item, str, str, Mapping[str, Any]]]
         self._saves = queue.SimpleQueue()
         self._plan = Plan()
+        self._not_planned = 0
         self._delivery: Delivery
-        self._open = 0
+        self._open = self._begun = 0
+        self._served: list[Unit] = []
         self._late: list[tuple[Unit, Item, Done]] = []
         self._rows: list[Seen] = []
         self._rows_at = self._start
@@ -102,6 +105,7 @@ class Run:
         )  # fmt: skip
         self._plan = planner.make(sources)
         self._counts["skipped"] = self._plan.known
+        self._not_planned = self._counts["failed"]
         self._bytes_total = sum(item.size for unit in self._plan.units for item in unit.items)
         if wish.since is None and not self._scanner.narrowed:
             there = {source.path for source in sources}
@@ -157,11 +161,11 @@ class Run:
     def _submit(self, unit: Unit) -> None:
         self._open += len(unit.items)
         self._pool.submit(lambda: self._serve(unit))
+        self._begun += 1
 
-    def _drain(self, seconds: float | None = None) -> None:
-        """Until every file of every unit has ended, or for so many seconds."""
-        end = None if seconds is None else time.monotonic() + seconds
-        while self._open and (end is None or time.monotonic() < end):
+    def _drain(self) -> None:
+        """Until every file of every unit has ended."""
+        while self._open:
             try:
                 item, found = self._ended.get(timeout=_FLUSH_SECONDS)
             except queue.Empty:
@@ -171,7 +175,15 @@ class Run:
 
     def finish(self) -> None:
         """After an interruption: what is on the wire may end, and is remembered."""
-        self._drain(_ENDING)
+        end = time.monotonic() + _ENDING
+        while time.monotonic() < end:
+            # The one that was taken from the queue as the interruption came is not known.
+            ended = len(self._served) >= self._begun
+            with contextlib.suppress(queue.Empty):
+                self._take(*self._ended.get(timeout=0.0 if ended else _FLUSH_SECONDS))
+                continue
+            if ended:
+                return
 
     def close(self) -> None:
         """Remember what arrived, and let the workers go."""
@@ -197,6 +209,7 @@ class Run:
                 held = found if isinstance(found, Exception) else held
                 left = left or (isinstance(found, Done) and found.outcome in ("left", "gone"))
             self._ended.put((item, found))
+        self._served.append(unit)
 
     def _deliver(self, item: Item) -> Done:
         try:
@@ -289,9 +302,8 @@ class Run:
     def report(self) -> SyncReport:
         """The sums; what had no end is left."""
         counts, wish = self._counts, self._wish
-        left = counts["left"] + self._open
-        if self.turns.stopped and not self._open and not counts["uploaded"] and not left:
-            left = _count(self._plan) - counts["failed"]
+        ended = sum(counts[what] for what in ("uploaded", "skipped", "failed", "gone"))
+        left = _count(self._plan) + self._plan.known + self._not_planned - ended
         report = SyncReport(
             uploaded=counts["uploaded"], skipped=counts["skipped"], failed=counts["failed"],
             left=max(0, left), bytes=self._sent, seconds=time.monotonic() - self._start,
