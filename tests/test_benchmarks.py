@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import crawl, facts, policy_cost, restart, rig, ttl
+from benchmarks import bulk_sync, crawl, facts, policy_cost, restart, rig, ttl
 from benchmarks.__main__ import ALL, main
 from benchmarks.lab import small
 from benchmarks.traces import synthetic
@@ -68,6 +68,15 @@ def test_the_cost_of_the_policy_is_measured_on_work_that_happens(tmp_path: Path)
     assert len(found) == 8
 
 
+@pytest.mark.servers
+def test_a_folder_is_synced_in_every_way_that_is_installed(tmp_path: Path) -> None:
+    if bulk_sync.program("rclone") is None:
+        pytest.skip("rclone is not installed")
+    rows = {row["way"]: row for row in bulk_sync.measure(tmp_path, 30, 1_000, 1)}
+    assert {"cachestore sync", "rclone copy"} <= rows.keys()
+    assert all(row["first, files/s"] > 0 for row in rows.values())
+
+
 def test_rows_are_printed_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,7 +90,9 @@ def test_rows_are_printed_and_written(
     assert kept["rows"] == [{"run": "one", "hits %": 0.5, "requests": 1_200}]
 
 
-@pytest.mark.parametrize("name", ["ttl", "facts", "restart", "crawl", "policy_cost", "hit_rate"])
+@pytest.mark.parametrize(
+    "name", ["ttl", "facts", "restart", "crawl", "policy_cost", "hit_rate", "bulk_sync"]
+)
 def test_each_is_run_by_make_bench_and_can_be_run_alone(name: str) -> None:
     assert name in ALL
     code = f"import benchmarks.{name}"

@@ -33,49 +33,53 @@ _SHOWN = 20
 Tell = Callable[[Step], None]
 
 
+Text = str | None
+Since = Annotated[Text, typer.Option(help="Only files modified in the last 24h, 30m, 7d ...")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Send at most so many files, the oldest first.")
+]
+Include = Annotated[list[str] | None, typer.Option(help="Only names or paths like this: '*.jpg'.")]
+Exclude = Annotated[list[str] | None, typer.Option(help="None like this: '*.tmp', 'drafts/'.")]
+KeyOption = Annotated[
+    str, typer.Option(metavar="TEMPLATE", help="How keys are made; fields: docs/sync.md.")
+]
+TimePattern = Annotated[Text, typer.Option(help="Where the time is in a name: '%Y%m%d_%H%M%S'.")]
+TimeField = Annotated[str, typer.Option(help="Which field of a sidecar holds it.")]
+Zone = Annotated[Text, typer.Option(help="Its zone, as Europe/Berlin; UTC if left out.")]
+Sidecars = Annotated[bool, typer.Option(help="x.json goes with x.jpg, behind it.")]
+SidecarTemplate = Annotated[
+    Path | None, typer.Option(help="A JSON file: the sidecar of files that have none.")
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Ask the bucket for files that were sent before, too.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; send nothing.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Files at a time.")]
+Patience = Annotated[float, typer.Option(help="Seconds to try a file that fails.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="A JSON object a line; the sums are the last.")
+]
+
+
 def sync(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="The folder whose files are taken.")],
     prefix: Annotated[str, typer.Option(help="What every key begins with.")] = "",
-    since: Annotated[
-        str | None, typer.Option(help="Only files modified in the last 24h, 30m, 7d ...")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Send at most so many files, the oldest first.")
-    ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(help="Only names or paths like this: '*.jpg'.")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="None like this: '*.tmp', 'drafts/'.")
-    ] = None,
-    key: Annotated[
-        str, typer.Option(metavar="TEMPLATE", help="How keys are made; fields: docs/sync.md.")
-    ] = "{path}",
-    time_pattern: Annotated[
-        str | None, typer.Option(help="Where {mtime} is in a name: '%Y%m%d_%H%M%S'.")
-    ] = None,
-    time_field: Annotated[
-        str, typer.Option(help="Which field of a sidecar holds it.")
-    ] = "timestamp",
-    timezone: Annotated[
-        str | None, typer.Option(help="Its zone, as Europe/Berlin; UTC if left out.")
-    ] = None,
-    sidecars: Annotated[bool, typer.Option(help="x.json goes with x.jpg, behind it.")] = True,
-    sidecar_template: Annotated[
-        Path | None, typer.Option(help="A JSON file: the sidecar of files that have none.")
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Ask the bucket for files that were sent before, too.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be sent; send nothing.")
-    ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Files at a time.")] = None,
-    patience: Annotated[float, typer.Option(help="Seconds to try a file that fails.")] = 60.0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="A JSON object a line; the sums are the last.")
-    ] = False,
+    since: Since = None,
+    limit: Limit = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    key: KeyOption = "{path}",
+    time_pattern: TimePattern = None,
+    time_field: TimeField = "timestamp",
+    timezone: Zone = None,
+    sidecars: Sidecars = True,
+    sidecar_template: SidecarTemplate = None,
+    check: Check = False,
+    dry_run: DryRun = False,
+    workers: Workers = None,
+    patience: Patience = 60.0,
+    as_json: JsonLines = False,
 ) -> None:
     """Upload what is new or changed in a folder. Exit code 0: the bucket has everything."""
     try:

@@ -7,14 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import tzinfo
 from typing import Any
 
-from cachestore.errors import ConfigError
-from cachestore.ingest.plan import Naming, prefix_of
+from cachestore.ingest.plan import naming_of
 from cachestore.ingest.report import Progress, SyncInterrupted, SyncReport
 from cachestore.ingest.run import Run, Wish
 from cachestore.ingest.scan import Patterns
 from cachestore.ingest.sidecars import Maker, SidecarWriter
-from cachestore.policy.filetimes import NamePattern, zone_of
-from cachestore.policy.templates import KeyTemplate
 from cachestore.store import CacheStore
 
 WORKERS = 8
@@ -61,20 +58,11 @@ def sync(
     Raises `ConfigError` before anything is sent, `StoreClosed`, and `SyncInterrupted` (a
     KeyboardInterrupt with the report) on Ctrl-C. A file that fails is in the report.
     """
-    if since is not None and since < 0:
-        raise ConfigError(f"since is {since} seconds; it cannot be negative")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit is {limit}; it must be at least 1")
-    store.core.check_open()
-    store.core.warn_if_in_loop("sync")
-    naming = Naming(
-        prefix_of(prefix), KeyTemplate(template or "{path}"),
-        NamePattern(time_pattern) if time_pattern else None, time_field, zone_of(timezone),
-    )  # fmt: skip
     wish = Wish(
-        folder=folder, naming=naming, patterns=Patterns(include, exclude), since=since,
-        limit=limit, sidecars=sidecars,
-        writer=SidecarWriter(write_sidecar, sidecar_model) if write_sidecar is not None else None,
+        folder=folder,
+        naming=naming_of(prefix, template, time_pattern, time_field, timezone),
+        patterns=Patterns(include, exclude), since=since, limit=limit, sidecars=sidecars,
+        writer=None if write_sidecar is None else SidecarWriter(write_sidecar, sidecar_model),
         check=check, dry_run=dry_run, patience=patience,
         workers=workers or max(WORKERS, store.options.workers),
     )  # fmt: skip
@@ -82,6 +70,7 @@ def sync(
 
 
 def _run(run: Run) -> SyncReport:
+    """From the scan to the report; an interruption ends it in order."""
     try:
         run.begin()
         run.work()

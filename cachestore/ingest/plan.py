@@ -22,7 +22,7 @@ from cachestore.ingest.sidecars import (
     sidecar_names,
 )
 from cachestore.keys import check_key, check_prefix
-from cachestore.policy.filetimes import NamePattern, file_time
+from cachestore.policy.filetimes import NamePattern, file_time, zone_of
 from cachestore.policy.templates import FileFacts, KeyTemplate
 
 Kind = Literal["file", "sidecar", "made"]
@@ -67,6 +67,17 @@ class Naming:
         parts = [self.prefix, self.template.text, pattern, self.field, str(self.zone), sidecars]
         text = json.dumps([*parts, writer.mark if writer else ""])
         return sha256(text.encode()).hexdigest()[:16]
+
+
+def naming_of(
+    prefix: str, template: str | None, time_pattern: str | None, time_field: str,
+    timezone: str | tzinfo | None,
+) -> Naming:  # fmt: skip
+    """What a caller asked for, checked. Raises `ConfigError` and `InvalidKey`."""
+    return Naming(
+        prefix_of(prefix), KeyTemplate(template or "{path}"),
+        NamePattern(time_pattern) if time_pattern else None, time_field, zone_of(timezone),
+    )  # fmt: skip
 
 
 def prefix_of(prefix: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cachestore.errors import CacheStoreError
+from cachestore.errors import CacheStoreError, ConfigError
 from cachestore.events import log
 from cachestore.flight import Pool
 from cachestore.ingest.bucket import Bucket
@@ -45,12 +45,20 @@ class Wish:
     patience: float
     workers: int
 
+    def __post_init__(self) -> None:
+        if self.since is not None and self.since < 0:
+            raise ConfigError(f"since is {self.since} seconds; it cannot be negative")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}; it must be at least 1")
+
 
 class Run:
     """Files of a folder on their way. All but the workers' part is for one thread."""
 
     def __init__(self, store: CacheStore, wish: Wish, tell: Callable[[Progress], None]) -> None:
         core = store.core
+        core.check_open()
+        core.warn_if_in_loop("sync")
         self._store = store
         self._wish = wish
         self._tell = tell
