@@ -51,11 +51,12 @@ class _Slot:
 
 @dataclass(slots=True)
 class Claim:
-    """A key that is ours until `Claims.leave`."""
+    """A key that is ours until `Claims.leave`. `doubts`: as in `Seen`, when it was entered."""
 
     digest: str
     sha256: str
     number: int
+    doubts: tuple[tuple[float, str], ...] = ()
 
 
 class Claims:
@@ -103,9 +104,15 @@ class Claims:
             self._held[number] = digest
             self._write(number, digest, sha256, "wire")
         claim = Claim(digest, sha256, number)
-        if self.look(digest, ours=False).busy:
+        try:
+            seen = self.look(digest, ours=False)
+        except BaseException:
+            self.leave(claim)
+            raise
+        if seen.busy:
             self.leave(claim)
             return None
+        claim.doubts = seen.doubts
         return claim
 
     def leave(self, claim: Claim, *, doubt: bool = False) -> None:

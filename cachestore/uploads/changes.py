@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cachestore.errors import SpoolError
-from cachestore.files import COPY_CHUNK, Files
+from cachestore.files import COPY_CHUNK, Files, is_real_folder
 from cachestore.local.folder import LocalFolder
 from cachestore.local.folder_reader import LocalFile
 from cachestore.local.records import Record
@@ -112,6 +112,8 @@ class FolderChanges:
     def settle_outside(self, ticket: Ticket, etag: str) -> None:
         """The remote has it without a ticket: as `settle`, unless something newer is pending."""
         key = ticket.key
+        if not is_real_folder(self._folder.root):
+            return  # the usual case: nothing was ever kept here
         there, record = self._folder.locate(key), self._folder.record(key)
         if there is None and record is None:
             return

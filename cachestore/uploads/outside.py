@@ -91,7 +91,7 @@ class Outside:
         seconds = self._parts.clock.monotonic() - start
         self._parts.events.emit(events.Uploaded(key, body.size, "put", new_id(), seconds, tries))
         log.info("Uploaded %s to R2 (%d bytes, %.2f s)", key, body.size, seconds)
-        return Sent(found, self._look_at(place, body.sha256))
+        return Sent(found, self._look_at(claim))
 
     def _claim(self, key: str, place: Place, sha256: str) -> Claim:
         try:
@@ -126,11 +126,11 @@ class Outside:
             state=dict(state), save_state=save_state, cancelled=cancelled,
         )  # fmt: skip
 
-    def _look_at(self, place: Place, sha256: str) -> float | None:
+    def _look_at(self, claim: Claim) -> float | None:
         """When to look again, because an older request with other bytes may come late."""
         now, wait = self._parts.clock.now(), self._parts.options.doubt_wait
-        doubts = self._claims.look(place.digest, ours=False).doubts
-        late = [since for since, other in doubts if other != sha256 and now - since < wait]
+        others = [since for since, sha256 in claim.doubts if sha256 != claim.sha256]
+        late = [since for since in others if now - since < wait]
         # A clock that was set back must not make anybody wait for ever.
         return min(max(late), now) + wait if late else None
 
