@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,11 @@ def test_everything_arrives_and_then_nothing_is_asked(
     for path, data in files.items():
         assert in_bucket(r2_double, f"cam/{path}") == data
     assert list((store.options.spool_dir).glob("*/*.ticket")) == []
+    # Not even read: other bytes with the same size and time are not seen.
+    path = folder / next(iter(files))
+    before = path.stat()
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     r2_double.log.clear()
     assert counts(synced(store, folder, prefix="cam")) == (0, 40, 0)
     assert r2_double.log.count() == 0
@@ -208,6 +214,19 @@ def test_a_hash_in_the_key_is_read_once(store: CacheStore, folder: Path) -> None
     listed = [item.key for item in store.list("projects/")]
     assert listed == [f"projects/a_{DIGEST}.json", f"projects/a_{DIGEST}.mp3"]
     assert counts(synced(store, folder, template="projects/{stem}_{hash:.8}{suffix}")) == (0, 2, 0)
+
+
+def test_two_files_with_one_key_by_their_hash_fail_unless_they_are_equal(
+    store: CacheStore, folder: Path, r2_double: R2Double
+) -> None:
+    write(folder, "a.txt", b"same")
+    write(folder, "b.txt", b"same")
+    assert sum(counts(synced(store, folder, template="x/{hash:.0}all{suffix}"))) == 2
+    write(folder, "c.txt", b"other")
+    report = sync(store, folder, template="x/{hash:.0}all{suffix}")
+    assert counts(report) == (0, 2, 1)
+    assert "same key 'x/all.txt'" in report.errors[0].error
+    assert in_bucket(r2_double, "x/all.txt") == b"same"
 
 
 class Snapshot(BaseModel):
@@ -386,3 +405,20 @@ def test_progress_adds_up(store: CacheStore, folder: Path) -> None:
     assert {step.total for step in steps} == {10}
     assert steps[-1].bytes_done == steps[-1].bytes_total == sum(map(len, files.values()))
     assert {step.key for step in steps[1:]} == set(files)
+
+
+def test_the_code_of_the_page_runs(store: CacheStore, tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "sync.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    write(tmp_path, "snapshots/event_side.jpg", b"image")
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        names: dict[str, Any] = {"store": store}
+        for block in blocks:
+            exec(compile(block, str(page), "exec"), names)
+    finally:
+        os.chdir(before)
+    keys = [item.key for item in store.list()]
+    assert keys == ["event_side.jpg", "event_side.json", "snapshots/event_side.jpg"]

@@ -10,7 +10,7 @@ from cachestore.model import RemoteObject
 from cachestore.remote.base import RemoteStore
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_KEYS_FOR_A_PAGE = 10
+_KEYS_FOR_A_PAGE = 25
 """A page of a listing costs about as much as so many heads."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,13 @@ ROUNDS = 8
 """So often a file that changes while it is sent is sent again."""
 
 _YOUNG_NS = 50_000_000
+_SLOWEST_NS = 10
+"""Nanoseconds for a byte that one write may take: 100 MB a second."""
+
 _SLICE = 0.5
 Outcome = Literal["uploaded", "skipped", "left", "gone"]
 SaveParts = Callable[[Item, str, str, Mapping[str, Any]], None]
+Named = Mapping[str, tuple[str, str]]
 Parts = Mapping[tuple[str, str], dict[str, Any]]
 
 
@@ -55,12 +60,14 @@ class Delivery:
     """Brings files under their keys, for one run. Safe to share by threads.
 
     `parts`: how far uploads of large files had come, by key and SHA-256; `save_parts` hears how
-    far they are. With `dry` nothing is sent. `check`: compare also what is remembered.
+    far they are. `named`: path and SHA-256 of what is known to have a key. With `dry` nothing is
+    sent. `check`: compare also what is remembered.
     """
 
     def __init__(
         self, store: CacheStore, turns: Turns, naming: Naming, bucket: Bucket | None, *,
-        writer: SidecarWriter | None, parts: Parts, save_parts: SaveParts, dry: bool, check: bool,
+        writer: SidecarWriter | None, parts: Parts, save_parts: SaveParts, named: Named,
+        dry: bool, check: bool,
     ) -> None:  # fmt: skip
         self._store = store
         self._core: Core = store.core
@@ -72,6 +79,8 @@ class Delivery:
         self._save_parts = save_parts
         self._dry = dry
         self._check = check
+        self._lock = threading.Lock()
+        self._named: dict[str, tuple[str, str]] = dict(named)
 
     def take(self, item: Item) -> Done:
         """See that the storage has a file as it is now; `item.key` is set when this returns.
@@ -131,6 +140,7 @@ class Delivery:
                 raise Changing("it changed since it was found")
             if not item.key:
                 item.key = self._naming.key(item.source, item.document, data.body.sha256)
+                self._refuse_double(item, data.body.sha256)
                 if self._is_compared(item):
                     found = self._find(item.key, deadline, ask)
             done = self._bring(item, data, found, deadline)
@@ -138,6 +148,15 @@ class Delivery:
                 if not self._dry and mark_at(item.source.full) != data.mark:
                     raise Changing("it changed while it was sent")
         return done
+
+    def _refuse_double(self, item: Item, sha256: str) -> None:
+        """Two files whose keys come from their bytes, and are the same though these differ."""
+        with self._lock:
+            first = self._named.setdefault(item.key, (item.path, sha256))
+            if first[0] == item.path:
+                self._named[item.key] = (item.path, sha256)
+            elif first[1] != sha256:
+                raise SourceError(f"{first[0]!r} has the same key {item.key!r}")
 
     def _is_compared(self, item: Item) -> bool:
         """False where it is remembered what the storage has under the key."""
@@ -152,10 +171,12 @@ class Delivery:
         return seen.etag != "" and (found.etag, found.size) == (seen.etag, seen.size)
 
     def _let_settle(self, source: Source) -> None:
-        """A write within the same tick of the disk's clock would not show: let the tick pass."""
+        """A write in the same tick of the disk's clock, or one that is still under way, would not
+        show: the time is noted when a write begins. Let it pass."""
         age = self._core.clock.now() * 1e9 - source.mtime_ns
-        if 0 <= age < _YOUNG_NS:
-            self._turns.pause((_YOUNG_NS - age) / 1e9)
+        young = _YOUNG_NS + source.size * _SLOWEST_NS
+        if 0 <= age < young:
+            self._turns.pause((young - age) / 1e9)
 
     def _is_left(self, item: Item) -> bool:
         """True if the limit is reached and the file would have to be sent; it is not read then."""

@@ -133,11 +133,14 @@ class Unit:
 
 @dataclass(slots=True)
 class Plan:
-    """Units with something to do, and how many files are known to be there already."""
+    """Units with something to do, and how many files are known to be there already.
+
+    `named`: path and SHA-256 of those, by key, where keys come from the bytes.
+    """
 
     units: list[Unit] = field(default_factory=list)
     known: int = 0
-    gone: list[str] = field(default_factory=list)
+    named: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class Planner:
@@ -167,6 +170,10 @@ class Planner:
             self._refuse_doubles(unit, keys)
             left = [item for item in unit.items if not self._is_known(item)]
             plan.known += len(unit.items) - len(left)
+            if self._naming.template.needs_hash:
+                for item in unit.items:
+                    if item.seen is not None and item not in left:
+                        plan.named[item.key] = (item.path, item.seen.sha256)
             if left:
                 plan.units.append(
                     Unit(
@@ -288,8 +295,14 @@ class Planner:
     def _refuse_doubles(self, unit: Unit, keys: dict[str, Item]) -> None:
         for item in unit.items:
             other = keys.setdefault(item.key, item) if item.key else item
-            if other is not item:
+            if other is not item and not self._are_equal(item, other):
                 item.error = f"{other.shown!r} has the same key {item.key!r}"
+
+    def _are_equal(self, item: Item, other: Item) -> bool:
+        """Files with the same bytes may share a key that comes from them."""
+        if not self._naming.template.needs_hash or item.seen is None or other.seen is None:
+            return False
+        return item.seen.sha256 == other.seen.sha256
 
     def _is_known(self, item: Item) -> bool:
         seen = item.seen

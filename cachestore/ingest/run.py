@@ -124,8 +124,8 @@ class Run:
             self._list(bucket)
         self._delivery = Delivery(
             self._store, self.turns, wish.naming, bucket, writer=wish.writer,
-            parts=self._memory.parts(), save_parts=self._save_parts, dry=wish.dry_run,
-            check=wish.check,
+            parts=self._memory.parts(), save_parts=self._save_parts, named=self._plan.named,
+            dry=wish.dry_run, check=wish.check,
         )  # fmt: skip
 
     def _place_of(self, key: str) -> str:
@@ -195,6 +195,8 @@ class Run:
 
     def close(self) -> None:
         """Remember what arrived, and let the workers go."""
+        if self._open:
+            self.turns.stop("it ended early")
         self._flush()
         self._pool.close()
         self._memory.close()
