@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from cachestore.remote.s3_errors import NotModified, translated
 from cachestore.remote.s3_multipart import S3Multipart
 from cachestore.remote.s3_presign import S3Presign
 from cachestore.remote.semantics import nfc
+
+_AT_ONCE = 1 << 20
 
 
 class S3Remote(S3Multipart, S3Presign):
@@ -71,11 +74,14 @@ class S3Remote(S3Multipart, S3Presign):
         params = self._sent(what, attributes, sha256 or None)
         params |= self._conditions(if_match, if_none_match)
         sent = SentBody(body, size)
+        # botocore asks first whether a file may be sent, which costs a round trip; bytes just go.
+        data = _bytes_of(body, size)
         try:
             with translated(what):
                 answer = self._client().put_object(
-                    Bucket=self._bucket, Key=key, Body=sent, ContentLength=size, **params
-                )
+                    Bucket=self._bucket, Key=key, ContentLength=size,
+                    Body=sent if data is None else data, **params,
+                )  # fmt: skip
         except NotFound:
             if if_match is None:
                 raise
@@ -154,6 +160,14 @@ class S3Remote(S3Multipart, S3Presign):
                 return
             params.pop("StartAfter", None)
             params["ContinuationToken"] = token
+
+
+def _bytes_of(body: RemoteSource, size: int) -> bytes | None:
+    """The bytes of a small body that is in memory as a whole."""
+    if type(body) is not io.BytesIO or size > _AT_ONCE or body.tell() != 0:
+        return None
+    data = body.getvalue()
+    return data if len(data) == size else None
 
 
 def _received(
