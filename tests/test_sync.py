@@ -59,6 +59,7 @@ def test_everything_arrives_and_then_nothing_is_asked(
     before = path.stat()
     path.write_bytes(bytes(before.st_size))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    store.clean()
     r2_double.log.clear()
     assert counts(synced(store, folder, prefix="cam")) == (0, 40, 0)
     assert r2_double.log.count() == 0

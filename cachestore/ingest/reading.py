@@ -55,7 +55,11 @@ def whole(source: Source, *, md5: bool, cancelled: Callable[[], bool]) -> Iterat
     Raises `FileNotFoundError`, `Changing`, `SourceError`, `SendCancelled`.
     """
     mark_at(source.full)
-    fd = open_source(source.full, source.path)
+    try:
+        fd = open_source(source.full, source.path)
+    except SourceError:
+        mark_at(source.full)  # gone since we looked
+        raise
     try:
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
