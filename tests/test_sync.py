@@ -195,6 +195,20 @@ def test_a_sidecar_goes_behind_its_file_and_tells_its_time(
     assert in_bucket(r2_double, order[1]) == document
 
 
+def test_a_sidecar_that_changes_alone_keeps_its_key(
+    store: CacheStore, folder: Path, r2_double: R2Double
+) -> None:
+    asked: dict[str, Any] = {"template": "{mtime:%Y}/{name}", "time_field": "at"}
+    write(folder, "x.jpg", b"image", age=500)
+    write(folder, "x.json", b'{"at": "2001-01-01"}', age=500)
+    synced(store, folder, **asked)
+    write(folder, "x.json", b'{"at": "2001-01-01", "labels": []}', age=5)
+    assert counts(synced(store, folder, since=100, **asked)) == (1, 0, 0)
+    assert in_bucket(r2_double, "2001/x.json") == b'{"at": "2001-01-01", "labels": []}'
+    assert [item.key for item in store.list()] == ["2001/x.jpg", "2001/x.json"]
+    assert counts(synced(store, folder, **asked)) == (0, 2, 0)
+
+
 def test_a_sidecar_waits_for_its_file(store: CacheStore, folder: Path, r2_double: R2Double) -> None:
     write(folder, "x.jpg", b"image")
     write(folder, "x.json", b"{}")

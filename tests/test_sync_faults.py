@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import threading
@@ -62,6 +63,21 @@ def test_a_file_that_changes_while_it_is_sent_is_sent_again(
     r2_double.log.clear()
     assert counts(synced(store, folder)) == (0, 1, 0)
     assert r2_double.log.count() == 0
+
+
+def test_a_key_that_comes_from_the_bytes_is_that_of_the_bytes_sent(
+    store: CacheStore, folder: Path, r2_double: R2Double
+) -> None:
+    write(folder, "a.bin", b"one")
+    r2_double.rules.add("slow_headers", method="PUT", count=1)
+    report = Asked(lambda: synced(store, folder, template="{hash}{suffix}"))
+    r2_double.log.wait_for(1, "PUT")
+    until(lambda: r2_double.log.bytes_received("*", "PUT") >= 3, "the first version")
+    write(folder, "a.bin", b"two", age=50)
+    r2_double.rules.release()
+    assert counts(report.answer()) == (1, 0, 0)
+    for data in (b"one", b"two"):
+        assert in_bucket(r2_double, f"{hashlib.sha256(data).hexdigest()}.bin") == data
 
 
 def test_no_mixture_of_two_versions_is_ever_stored(

@@ -109,6 +109,8 @@ class Delivery:
                     ) from None
                 # What was listed, or remembered, may be what we sent over a moment ago.
                 item.source, item.seen, ask = self._again(item.source), None, True
+                if item.kind == "file" and self._naming.varies:
+                    item.key = ""
             except ComesFirst as error:
                 self._let_go_first(item.key, error, deadline)
                 ask = True

@@ -45,6 +45,11 @@ class Naming:
         """What all keys begin with."""
         return self.prefix + self.template.text.partition("{")[0]
 
+    @property
+    def varies(self) -> bool:
+        """True if a file may get another key when it changes."""
+        return self.template.needs_hash or self.template.needs_time
+
     def time(self, source: Source, sidecar: str | None) -> datetime:
         """The file's own time; `sidecar`: the path of its document."""
         found = self.pattern.find(source.name) if self.pattern else None
@@ -248,7 +253,7 @@ class Planner:
         seen = self._remembered(owners[0])
         if seen is not None:
             whole = item.source.path == owners[0] + SUFFIX
-            item.key = sidecar_key(seen.key, whole=whole)
+            item.key, item.kind = sidecar_key(seen.key, whole=whole), "sidecar"
 
     def _add_made(self, units: dict[str, Unit]) -> None:
         stems: dict[str, int] = defaultdict(int)
