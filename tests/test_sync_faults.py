@@ -131,6 +131,22 @@ def test_a_file_that_is_written_while_it_is_read_is_not_taken(folder: Path, size
         pass
 
 
+def test_a_folder_that_became_a_link_is_not_followed(
+    store: CacheStore, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, "a/secret.txt", b"mine")
+    write(tmp_path, "outside/secret.txt", b"secret")
+
+    def swap(step: Any) -> None:
+        if not (folder / "a").is_symlink():
+            (folder / "a").rename(folder / "b")
+            (folder / "a").symlink_to(tmp_path / "outside")
+
+    report = sync(store, folder, progress=swap)
+    assert report.uploaded == 0
+    assert "symbolic link" in report.errors[0].error
+
+
 def test_what_is_sent_is_what_was_hashed(
     store: CacheStore, folder: Path, r2_double: R2Double
 ) -> None:

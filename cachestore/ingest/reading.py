@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -64,6 +65,8 @@ def whole(source: Source, *, md5: bool, cancelled: Callable[[], bool]) -> Iterat
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
             raise SourceError(f"{source.path!r} is not a regular file")
+        if not _is_at(fd, source.full):
+            raise SourceError(f"{source.path!r} lies behind a symbolic link by now")
         hashes = [hashlib.sha256(), *([hashlib.md5(usedforsecurity=False)] if md5 else [])]
         data = _read(fd, before.st_size, hashes, source.path, cancelled)
         if mark_of(os.fstat(fd)) != mark_of(before):
@@ -72,6 +75,14 @@ def whole(source: Source, *, md5: bool, cancelled: Callable[[], bool]) -> Iterat
         yield Whole(body, mark_of(before), hashes[1].hexdigest() if md5 else "")
     finally:
         os.close(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """True unless a folder on the way to an open file is a link, as one put there since may be."""
+    with contextlib.suppress(OSError):
+        if os.readlink(f"/proc/self/fd/{fd}") == path:
+            return True
+    return os.path.realpath(path) == path
 
 
 def _read(
