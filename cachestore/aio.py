@@ -19,8 +19,8 @@ from cachestore.keys import check_key
 from cachestore.links import Links
 from cachestore.listing import Item
 from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
+from cachestore.opened import OpenFile
 from cachestore.options import Options
-from cachestore.reading import OpenFile
 from cachestore.receipts import Receipt, State
 from cachestore.stats import Counts
 from cachestore.store import CacheStore
@@ -92,8 +92,8 @@ class AsyncCacheStore:
     async def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         return await self._run(lambda: self.sync.read(key, start, end))
 
-    async def open(self, key: str) -> OpenFile:
-        return await lent_by(self._pool, lambda: self.sync.open(key), lambda file: file.close())
+    async def open(self, key: str, at: int = 0) -> OpenFile:
+        return await lent_by(self._pool, lambda: self.sync.open(key, at), lambda file: file.close())
 
     @asynccontextmanager
     async def lease(self, key: str) -> AsyncIterator[Path]:

@@ -35,6 +35,7 @@ from cachestore.model import ObjectInfo, RemoteObject, Storage
 from cachestore.options import Options
 from cachestore.policy.newest import RecordFacts, newest
 from cachestore.policy.routing import is_local
+from cachestore.progressive.registry import Progressive
 from cachestore.remote.breaker import GuardedRemote
 from cachestore.stats import Stats
 from cachestore.uploader import Uploader
@@ -67,6 +68,7 @@ class Core:
     downloads: Flights
     asks: Flights
     workers: Pool
+    progressive: Progressive | None = None
     closed: bool = False
     warned: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(8))

@@ -18,6 +18,7 @@ from cachestore.local.catalog_rows import Row
 from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
 from cachestore.local.lead import Lead
+from cachestore.local.partials import Partials
 from cachestore.local.room import Room
 from cachestore.local.spool import Spool
 from cachestore.local.spool_scan import recount_shard, tidy_shard
@@ -46,6 +47,7 @@ class Janitor:
         events: Events,
         options: Options,
         tallies: Tallies,
+        partials: Partials,
         folder: LocalFolder | None = None,
     ) -> None:
         self._spool = spool
@@ -58,6 +60,7 @@ class Janitor:
         self._events = events
         self._options = options
         self._tallies = tallies
+        self._partials = partials
         self._folder = folder
         self._lead = Lead(files, cache.root / "janitor.lock")
         self._reads: dict[str, tuple[int, float]] = {}
@@ -132,7 +135,8 @@ class Janitor:
             ("evicted", self._keep_limits),
             ("freed", self._keep_free),
             ("orphaned", self._orphans),
-            ("unfinished", self._cache.sweep),
+            ("unfinished", self._partials.expire),
+            ("unfinished", lambda: self._cache.sweep(self._partials.names())),
             ("files", self._catalog.tidy),
             ("bodies", self._tidy_spool),
             ("files", self._tidy_folder),
@@ -192,6 +196,8 @@ class Janitor:
     def _keep_limits(self) -> int:
         """Down to the low watermark. Admission keeps the limit itself, where it did not change."""
         need = self._room.surplus()
+        if not need.nothing and self._room.give_up_idle(need.bytes):
+            need = self._room.surplus()
         if need.nothing:
             return 0
         return self._discard(self._catalog.worst(need.bytes, need.entries), "space")
@@ -199,6 +205,8 @@ class Janitor:
     def _keep_free(self) -> int:
         """The disk's free share, which others use up too."""
         lacking = self._room.lacking()
+        if lacking > 0 and self._room.give_up_idle(lacking):
+            lacking = self._room.lacking()
         return self._discard(self._catalog.worst(lacking, 0), "free") if lacking > 0 else 0
 
     def _sync(self) -> None:

@@ -31,11 +31,14 @@ from cachestore.local.folder import LocalFolder
 from cachestore.local.handing import HandOuts
 from cachestore.local.hot import HotMap
 from cachestore.local.last_remote import last_remote, remember_remote
+from cachestore.local.partials import Partials
 from cachestore.local.pending_index import PendingIndex
 from cachestore.local.room import Room
 from cachestore.local.spool import Spool
 from cachestore.local.tallies import Tallies
 from cachestore.options import Options
+from cachestore.progressive.registry import Progressive
+from cachestore.progressive.tools import Tools
 from cachestore.remote.base import RemoteStore
 from cachestore.remote.breaker import GuardedRemote
 from cachestore.remote.budget import Budget
@@ -50,6 +53,8 @@ from cachestore.uploads.copies import CacheCopies
 
 if TYPE_CHECKING:
     from cachestore.settings import Settings
+
+_BLOCK_THREADS = 24
 
 
 def open_store(settings: Settings | Options | None = None, **overrides: Any) -> CacheStore:
@@ -121,6 +126,7 @@ def assemble(
     cache = CacheFiles(root, remote_id, files, board, clock, options)
     catalog = _catalog(root, files, clock, events, options)
     room = Room(catalog, cache, files, clock, events, options)
+    partials = Partials(catalog, cache, room, files, clock)
     facts = Facts(root / "facts", board)
     folder = LocalFolder(options.local_dir, remote_id, files, clock, options.lock_timeout)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
@@ -133,7 +139,7 @@ def assemble(
     )  # fmt: skip
     janitor = Janitor(
         spool=spool, catalog=catalog, cache=cache, room=room, hot=hot, files=files, clock=clock,
-        events=events, options=options, tallies=tallies, folder=folder,
+        events=events, options=options, tallies=tallies, folder=folder, partials=partials,
     )  # fmt: skip
     downloader = Downloader(
         guarded, spool=spool, catalog=catalog, cache=cache, room=room, events=events, clock=clock,
@@ -147,6 +153,11 @@ def assemble(
         downloads=Flights(Pool(32, "cachestore-get")), asks=Flights(Pool(8, "cachestore-ask")),
         workers=Pool(8, "cachestore-warm"),
     )  # fmt: skip
+    if guarded is not None:
+        blocks = Pool(_BLOCK_THREADS, "cachestore-blocks")
+        core.progressive = Progressive(
+            Tools(guarded, partials, downloader, files, clock, events, options, budget, blocks)
+        )
     return core, downloader
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from cachestore.errors import ConfigError
 
 MIB = 1 << 20
+BLOCK_STEP = 64 << 10
 Mode = Literal["remote", "local", "mock"]
 BackPressure = Literal["block", "through", "raise"]
 Eviction = Literal["hz", "gdsf", "lru"]
@@ -90,6 +91,10 @@ class Options:
     part_size: int = 8 * MIB
     multipart_threshold: int = 64 * MIB
     download_parts: int = 4
+    block_bytes: int = 4 * MIB
+    read_ahead_bytes: int = 16 * MIB
+    prefetch_head_bytes: int = 0
+    prefetch_tail_bytes: int = 0
     retry_base: float = 1.0
     retry_cap: float = 300.0
     key_interval: float = 1.0
@@ -116,5 +121,7 @@ class Options:
             raise ConfigError("the low watermark is at most the high one, and that at most 100 %")
         if self.workers < 1:
             raise ConfigError("workers must be at least 1")
+        if self.block_bytes % BLOCK_STEP:
+            raise ConfigError(f"block_bytes must be a multiple of {BLOCK_STEP} bytes, or 0")
         if self.part_size < 5 * MIB:
             raise ConfigError("part_size must be at least 5 MiB, the smallest part S3 takes")

@@ -20,9 +20,10 @@ from cachestore.keys import check_key, check_prefix
 from cachestore.links import Links
 from cachestore.listing import Item, Lister
 from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
+from cachestore.opened import OpenFile
 from cachestore.options import Options
 from cachestore.presigning import Presigner
-from cachestore.reading import OpenFile, Reader
+from cachestore.reading import Reader
 from cachestore.receipts import Receipt
 from cachestore.stats import Counts
 from cachestore.upkeep import Keeper, WarmReport
@@ -136,7 +137,7 @@ class CacheStore:
     def copy(self, source: str, target: str) -> Receipt:
         """Store the bytes and attributes of one key under another."""
         info = self._reader.head(source)
-        with self._reader.open(source) as file:
+        with self._reader.open_whole(source) as file:
             return self.put(
                 target,
                 file,
@@ -164,9 +165,13 @@ class CacheStore:
         """The bytes from `start` to `end` (exclusive; None: to the end)."""
         return self._reader.read(key, start, end)
 
-    def open(self, key: str) -> OpenFile:
-        """A seekable binary file with its `info`; it stays readable until it is closed."""
-        return self._reader.open(key)
+    def open(self, key: str, at: int = 0) -> OpenFile:
+        """A seekable binary file with its `info`; it stays readable until it is closed.
+
+        Of a large one only the blocks that are read are fetched, in order ahead of the reader.
+        `at`: the byte that is read first; the first request brings it.
+        """
+        return self._reader.open(key, at)
 
     def lease(self, key: str) -> AbstractContextManager[Path]:
         """`with store.lease(key) as path:` the file stays in place inside the block, no longer."""
@@ -356,6 +361,8 @@ def _shut(core: Core, downloader: Downloader, *, drain: float) -> None:
     core.hot.clear()
     core.uploader.stop(2.0)
     core.downloads.close()
+    if core.progressive is not None:
+        core.progressive.close()
     core.asks.close()
     core.workers.close()
     downloader.close()

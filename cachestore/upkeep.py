@@ -81,7 +81,7 @@ class Keeper:
 
     def _warm_one(self, key: str) -> int:
         # Not by a path: its grace would keep what comes later out.
-        with self._reader.open(key) as file:
+        with self._reader.open_whole(key) as file:
             return file.info.size
 
     # -- health ----------------------------------------------------------------------------------

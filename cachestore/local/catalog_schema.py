@@ -9,7 +9,7 @@ from cachestore.local import tallies
 from cachestore.local.catalog_rows import COLUMNS, Row
 from cachestore.policy.hazard import refit_after
 
-VERSION = 4
+VERSION = 5
 KNOWN = f"""
 CREATE TABLE seen (
     name INTEGER PRIMARY KEY, key, size, tick, uses, gap, kind, heat REAL, floor REAL, rank REAL
@@ -26,6 +26,19 @@ CREATE TABLE learned (
 );
 INSERT INTO learned VALUES (0, {refit_after(0, 0)}, 0, 0, 0, 0, NULL);
 CREATE TABLE kept (name TEXT PRIMARY KEY, state BLOB);
+"""
+PARTIALS = """
+CREATE TABLE partials (key, part UNIQUE, block, token, validated, used, info, PRIMARY KEY (key));
+CREATE TABLE blocks (part, number, whole, pages BLOB, PRIMARY KEY (part, number)) WITHOUT ROWID;
+CREATE TRIGGER partial_over AFTER DELETE ON reserved WHEN old.part LIKE 'partial/%' BEGIN
+    DELETE FROM partials WHERE part = old.part;
+    DELETE FROM blocks WHERE part = old.part;
+END;
+CREATE TRIGGER whole_instead AFTER INSERT ON entries BEGIN
+    INSERT OR REPLACE INTO leaving SELECT part, bytes, area, 0, random() FROM reserved
+        WHERE part = (SELECT part FROM partials WHERE key = new.key);
+    DELETE FROM reserved WHERE part = (SELECT part FROM partials WHERE key = new.key);
+END;
 """
 SCHEMA = f"""
 CREATE TABLE entries ({", ".join(COLUMNS)}, PRIMARY KEY (key)) WITHOUT ROWID;
@@ -56,6 +69,7 @@ END;
 CREATE TRIGGER kept AFTER INSERT ON entries BEGIN
     DELETE FROM leaving WHERE file = new.file;
 END;
+{PARTIALS}
 PRAGMA user_version = {VERSION};
 """
 ALL = ", ".join(COLUMNS)

@@ -10,6 +10,7 @@ from cachestore.options import MIB
 from cachestore.settings.kinds import (
     Aiming,
     AtLeastOne,
+    BlockSize,
     Count,
     Evicting,
     Free,
@@ -246,6 +247,29 @@ class Fields(RemoteFields):
         AtLeastOne,
         Spec("Parts of one large file at a time", live=True, option="download_parts"),
     ] = 4
+    block_bytes: Annotated[
+        BlockSize,
+        Spec(
+            "Files larger than this are read block by block when a part is asked for; 0: never",
+            live=True,
+            option="block_bytes",
+        ),
+    ] = 4 * MIB
+    read_ahead_bytes: Annotated[
+        Size, Spec("Fetched at most ahead of who reads on", live=True, option="read_ahead_bytes")
+    ] = 16 * MIB
+    prefetch_head_bytes: Annotated[
+        Size,
+        Spec("Fetched too, from a file's beginning", live=True, option="prefetch_head_bytes"),
+    ] = 0
+    prefetch_tail_bytes: Annotated[
+        Size,
+        Spec(
+            "The same from its end, where some formats keep their index",
+            live=True,
+            option="prefetch_tail_bytes",
+        ),
+    ] = 0
     upload_retry_base: Annotated[
         Seconds, Spec("The first pause after a failure; it doubles", live=True, option="retry_base")
     ] = 1.0
