@@ -89,13 +89,14 @@ class PartialFile:
         self._tools.files.unlock(self.fd)
         self._tools.files.close(self.fd)
 
-    def stop(self) -> None:
-        """The store closes: nothing more is fetched."""
+    def stop(self, seconds: float) -> None:
+        """The store closes: nothing more is fetched. Waits so long until what came is noted."""
         with self._changed:
             self._ended = True
             for job in set(self._flying.values()):
                 job.stop()
             self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._flying, seconds)
 
     def discard(self) -> None:
         """Another one was opened first."""

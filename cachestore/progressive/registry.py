@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from contextlib import AbstractContextManager, ExitStack
 
 from cachestore.errors import RangeNotSatisfiable
@@ -16,6 +17,8 @@ from cachestore.progressive.file import PartialFile
 from cachestore.progressive.past import Passing
 from cachestore.progressive.tools import Tools
 from cachestore.remote.base import RemoteBody
+
+_PATIENCE = 1.0
 
 
 class Progressive:
@@ -94,8 +97,8 @@ class Progressive:
         start = 0 if at < block else Layout(at + 1, block).start_of_page(at)
         try:
             answer = self._tools.remote.get(key, start=start, end=start - start % block + block)
-        except RangeNotSatisfiable:
-            return None, None  # empty, or shorter than that
+        except RangeNotSatisfiable:  # shorter than that, or empty
+            return self.probe(key, place, 0, token) if start else (None, None)
         assert answer is not None, "only if_none_match is answered with nothing"
         with ExitStack() as stack:
             body = stack.enter_context(answer)
@@ -123,7 +126,8 @@ class Progressive:
         """Fetch nothing more; files that are open can be read as far as they are here."""
         with self._lock:
             files = list(self._open.values())
+        end = time.monotonic() + _PATIENCE
         for file in files:
-            file.stop()
+            file.stop(max(0.0, end - time.monotonic()))
         self._tools.pool.close()
         self._tools.partials.close()
