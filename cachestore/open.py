@@ -127,7 +127,6 @@ def assemble(
     catalog = _catalog(root, files, clock, events, options)
     room = Room(catalog, cache, files, clock, events, options)
     partials = Partials(catalog, cache, room, files, clock)
-    facts = Facts(root / "facts", board)
     folder = LocalFolder(options.local_dir, remote_id, files, clock, options.lock_timeout)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
     budget, bypass = Budget(options.in_flight_bytes), Bypass(files, clock, options.handout_grace)
@@ -148,17 +147,23 @@ def assemble(
     core = Core(
         options=options, clock=clock, files=files, events=events, stats=stats,
         remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, room=room,
-        hand_outs=HandOuts(spool, cache, room, files), facts=facts, bypass=bypass, folder=folder,
+        hand_outs=HandOuts(spool, cache, room, files), facts=Facts(root / "facts", board), bypass=bypass, folder=folder,
         remote=guarded, uploader=uploader, janitor=janitor, hot=hot, index=PendingIndex(spool),
         downloads=Flights(Pool(32, "cachestore-get")), asks=Flights(Pool(8, "cachestore-ask")),
         workers=Pool(8, "cachestore-warm"),
     )  # fmt: skip
-    if guarded is not None:
-        blocks = Pool(_BLOCK_THREADS, "cachestore-blocks")
-        core.progressive = Progressive(
-            Tools(guarded, partials, downloader, files, clock, events, options, budget, blocks)
-        )
-    return core, downloader
+    return _with_blocks(core, partials, downloader, budget), downloader
+
+
+def _with_blocks(core: Core, partials: Partials, downloader: Downloader, budget: Budget) -> Core:
+    """Large files are read block by block where there is a remote."""
+    if core.remote is not None:
+        tools = Tools(
+            core.remote, partials, downloader, core.files, core.clock, core.events, core.options,
+            budget, Pool(_BLOCK_THREADS, "cachestore-blocks"),
+        )  # fmt: skip
+        core.progressive = Progressive(tools)
+    return core
 
 
 def _catalog(root: Path, files: Files, clock: Clock, events: Events, options: Options) -> Catalog:

@@ -129,11 +129,11 @@ class Parts:
 
         None: it is something else by now.
         """
+        if not whole:
+            return self._progressive.reader(row, place)
         file = self._progressive.file(row, place)
         if file is None:
             return None
-        if not whole:
-            return file.reader()
         work = partial(self._progressive.fill, file)
         future = self._core.downloads.join(("fill", row.part), work)
         try:

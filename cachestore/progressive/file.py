@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 
 from cachestore import events
@@ -15,6 +14,7 @@ from cachestore.policy.blocks import Layout
 from cachestore.progressive.job import Job, NoRoom, look
 from cachestore.progressive.past import PastTheCache
 from cachestore.progressive.reader import Reading
+from cachestore.progressive.table import BlockTable
 from cachestore.progressive.tools import Tools
 from cachestore.remote.base import RemoteBody
 from cachestore.remote.fetching import has_digest, verify_digest
@@ -22,7 +22,7 @@ from cachestore.remote.fetching import has_digest, verify_digest
 _TURN = 0.25
 
 
-class PartialFile:
+class PartialFile(BlockTable):
     """A partial copy, open. `fetched`: bytes that came while it was.
 
     `on_idle` is called when the last reader has gone and no job is under way.
@@ -32,10 +32,10 @@ class PartialFile:
         self, row: PartialRow, fd: int, place: Place, tools: Tools,
         on_idle: Callable[[PartialFile], None],
     ) -> None:  # fmt: skip
+        super().__init__(Layout(row.info.size, row.block))
         self.row = row
         self.fd = fd
         self.place = place
-        self.layout = Layout(row.info.size, row.block)
         self.landed: Landed | None = None
         self.fetched = 0
         self._tools = tools
@@ -43,18 +43,14 @@ class PartialFile:
         self._past = PastTheCache(tools.remote, row.info, row.block)
         self._bypassed = False
         self._failed: BaseException | None = None
-        self._masks: dict[int, int] = {}
-        self._flying: dict[int, Job] = {}
         self._readers: set[int] = set()
         self._landing = False
         self._closed = False
         self._ended = False
-        self.renew()
 
     def renew(self) -> None:
         """In a forked child: the parent's threads do not live here."""
-        self._changed = threading.Condition()
-        self._flying.clear()
+        super().renew()
         self._landing = False
 
     # -- readers -----------------------------------------------------------------------------------
@@ -85,7 +81,7 @@ class PartialFile:
             if self._closed or self._readers or self._flying or self._landing:
                 return
             self._closed = True
-        self._on_idle(self)
+            self._on_idle(self)
         self._tools.files.unlock(self.fd)
         self._tools.files.close(self.fd)
 
@@ -164,34 +160,22 @@ class PartialFile:
         for block in ahead:
             if block in self._flying:
                 self._flying[block].readers.add(reader.id)
-        jobs = [] if self._ended or self._bypassed else self._run_of(ahead)
+        jobs = [] if self._ended or self._bypassed else self._jobs_for(ahead)
         for job in jobs:
             job.readers.add(reader.id)
         return jobs
 
-    def _run_of(self, blocks: range) -> list[Job]:
+    def _jobs_for(self, blocks: range) -> list[Job]:
         """Under the lock: a job for the first run of blocks that nobody fetches yet, if any."""
-        wanted = [block for block in blocks if self._is_free(block)]
-        if not wanted:
-            return []
-        first = end = wanted[0]
-        while end in wanted:
-            end += 1
-        return [self._new(first, end, self.layout.span(first)[0], first)]
-
-    def _is_free(self, block: int) -> bool:
-        """Under the lock: it is not here to the last page, and on nobody's way."""
-        whole = self._masks.get(block, 0) == self.layout.whole(block)
-        return not whole and block not in self._flying
+        first, end = self._free_run(blocks)
+        return [self._new(first, end, self.layout.span(first)[0], first)] if first < end else []
 
     def _new(
         self, first: int, end: int, at: int, urgent: int, body: RemoteBody | None = None
     ) -> Job:
         """Under the lock: a job, not begun yet."""
         at = self.layout.start_of_page(at)
-        job = Job(self, self._tools, first, end, at, urgent=urgent, body=body)
-        self._flying.update(dict.fromkeys(range(first, end), job))
-        return job
+        return self._take(Job(self, self._tools, first, end, at, urgent=urgent, body=body))
 
     def _submit(self, jobs: list[Job]) -> None:
         try:
@@ -213,7 +197,7 @@ class PartialFile:
             for blocks in self.layout.ends(
                 options.prefetch_head_bytes, options.prefetch_tail_bytes
             ):
-                jobs += self._run_of(blocks)
+                jobs += self._jobs_for(blocks)
             for job in jobs:
                 job.urgent = job.end
         self._submit(jobs)
@@ -274,38 +258,7 @@ class PartialFile:
             progress()
         return True
 
-    # -- what jobs tell ----------------------------------------------------------------------------
-
-    def mask(self, block: int) -> int:
-        return self._masks.get(block, 0)
-
-    def mark(self, block: int, pages: int) -> None:
-        with self._changed:
-            self._masks[block] = self._masks.get(block, 0) | pages
-            self._changed.notify_all()
-
-    def shorten(self, job: Job, end: int) -> None:
-        """Another process fetches the blocks from `end` on."""
-        with self._changed:
-            for block in range(end, job.end):
-                self._flying.pop(block, None)
-            job.end = end
-            self._changed.notify_all()
-
-    def wanted(self, job: Job) -> bool:
-        """False when nobody waits for the rest of a job's blocks."""
-        if job.readers:
-            return True
-        block = job.first
-        while block < job.end and self.mask(block) == self.layout.whole(block):
-            block += 1
-        return block < job.urgent
-
-    def ended(self, job: Job, block: int) -> None:
-        """A block of a job is whole."""
-        with self._changed:
-            if self._flying.get(block) is job:
-                del self._flying[block]
+    # -- the end of a job --------------------------------------------------------------------------
 
     def over(self, job: Job) -> None:
         """A job has ended."""

@@ -15,10 +15,12 @@ from cachestore.locks import ForkLock
 from cachestore.policy.blocks import Layout
 from cachestore.progressive.file import PartialFile
 from cachestore.progressive.past import Passing
+from cachestore.progressive.reader import Reading
 from cachestore.progressive.tools import Tools
 from cachestore.remote.base import RemoteBody
 
 _PATIENCE = 1.0
+_TRIES = 10
 
 
 class Progressive:
@@ -61,6 +63,15 @@ class Progressive:
             return None
         self._tools.partials.used(row)
         return self._kept(PartialFile(row, fd, place, self._tools, self._closed))
+
+    def reader(self, row: PartialRow, place: Place) -> Reading | None:
+        """A reader of a partial copy; None if it has gone."""
+        for _ in range(_TRIES):
+            file = self.file(row, place)
+            reader = None if file is None else file.reader()
+            if reader is not None or file is None:
+                return reader
+        return None  # closed each time that it was found
 
     def _kept(self, file: PartialFile) -> PartialFile:
         with self._lock:

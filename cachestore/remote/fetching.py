@@ -92,9 +92,8 @@ def fetch(
     Objects of more than `threshold` bytes (None: four times `part_size`) are read by `parts`
     threads in ranges of at least `part_size` bytes, all of one version. `size_hint`: the size in
     bytes where it is known, which saves the rest of the first answer. `on_info` is called with the
-    object before its first byte; a second time when it was replaced meanwhile and the download
-    begins again. A body that breaks is resumed where it broke, at most three times. `answer`: one
-    that the remote gave to a `get` of the whole, or of its first bytes, a moment ago.
+    object before its first byte, and again when it was replaced and the download begins anew. A
+    body that breaks is resumed where it broke, at most three times. `answer`: a `get`'s, to begin.
 
     Raises `NotFound` and the other errors of `remote`, what `write_at` raises, and `Corrupt` when
     the bytes do not have the length or, for a download by one stream, the digest they should have.
@@ -104,10 +103,9 @@ def fetch(
     for _ in range(TRIES):
         try:
             end = part_size if size_hint is not None and size_hint > limit else None
-            if answer is None:
-                answer = remote.get(key, end=end, if_match=if_match, timeout=timeout)
-            assert answer is not None, "only if_none_match is answered with nothing"
-            given, answer = answer, None
+            given = answer or remote.get(key, end=end, if_match=if_match, timeout=timeout)
+            answer = None
+            assert given is not None, "only if_none_match is answered with nothing"
             with given as body:
                 reached.check(key, body.info)
                 if on_info is not None:
