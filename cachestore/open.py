@@ -147,10 +147,10 @@ def assemble(
     core = Core(
         options=options, clock=clock, files=files, events=events, stats=stats,
         remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, room=room,
-        hand_outs=HandOuts(spool, cache, room, files), facts=Facts(root / "facts", board), bypass=bypass, folder=folder,
-        remote=guarded, uploader=uploader, janitor=janitor, hot=hot, index=PendingIndex(spool),
-        downloads=Flights(Pool(32, "cachestore-get")), asks=Flights(Pool(8, "cachestore-ask")),
-        workers=Pool(8, "cachestore-warm"),
+        hand_outs=HandOuts(spool, cache, room, files), facts=Facts(root / "facts", board),
+        bypass=bypass, folder=folder, remote=guarded, uploader=uploader, janitor=janitor, hot=hot,
+        index=PendingIndex(spool), downloads=Flights(Pool(32, "cachestore-get")),
+        asks=Flights(Pool(8, "cachestore-ask")), workers=Pool(8, "cachestore-warm"),
     )  # fmt: skip
     return _with_blocks(core, partials, downloader, budget), downloader
 

@@ -56,8 +56,11 @@ class Parts:
         landed = self._wait(key, future, has_copy=old is not None)
         if isinstance(landed, Landed):
             return landed
-        # Somebody else wanted a part of it: whoever wants the whole looks again.
-        return None if at is None else landed.reader(begun=True)
+        if at is None:
+            return None  # somebody else wanted a part of it: look again for the whole
+        if isinstance(landed, Passing):
+            return landed.reader()
+        return self._progressive.reader(landed.row, place, begun=True)
 
     def _wait(self, key: str, future: Future[T], *, has_copy: bool) -> T:
         """Wait as long as bytes arrive; give up after a silence as long as the deadline."""

@@ -268,7 +268,7 @@ def test_an_old_partial_copy_is_asked_about_once_and_stays_when_it_is_current(ri
 
 
 def test_what_is_here_of_an_old_one_is_served_while_the_bucket_is_away(rig: Rig) -> None:
-    with rig.store(ttl=0.0, miss_deadline=1.0, revalidate_deadline=1.0) as store:
+    with rig.store(ttl=0.0, miss_deadline=5.0, revalidate_deadline=5.0) as store:
         assert store.read(KEY, 0, BLOCK) == rig.data[:BLOCK]
         rig.double.down()
         assert store.read(KEY, 20, 30) == rig.data[20:30]

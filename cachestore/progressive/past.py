@@ -22,7 +22,7 @@ class Passing:
         self._block = block
         self._past = PastTheCache(remote, info, block)
 
-    def reader(self, *, begun: bool = False) -> Passing:
+    def reader(self) -> Passing:
         """One for each reader, since each has its own window."""
         return Passing(self._remote, self.info, self._block)
 

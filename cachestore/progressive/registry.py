@@ -64,11 +64,11 @@ class Progressive:
         self._tools.partials.used(row)
         return self._kept(PartialFile(row, fd, place, self._tools, self._closed))
 
-    def reader(self, row: PartialRow, place: Place) -> Reading | None:
+    def reader(self, row: PartialRow, place: Place, *, begun: bool = False) -> Reading | None:
         """A reader of a partial copy; None if it has gone."""
         for _ in range(_TRIES):
             file = self.file(row, place)
-            reader = None if file is None else file.reader()
+            reader = None if file is None else file.reader(begun=begun)
             if reader is not None or file is None:
                 return reader
         return None  # closed each time that it was found

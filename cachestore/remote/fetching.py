@@ -84,7 +84,7 @@ def fetch(
     threshold: int | None = None,
     budget: Budget,
     timeout: float | None = None,
-    on_info: Callable[[RemoteObject], None] | None = None,
+    on_info: Callable[[RemoteObject], None] = lambda info: None,
     answer: AbstractContextManager[RemoteBody] | None = None,
 ) -> Fetched:
     """Download an object; `write_at(offset, data)` is given all of its bytes, from any thread.
@@ -95,8 +95,8 @@ def fetch(
     object before its first byte, and again when it was replaced and the download begins anew. A
     body that breaks is resumed where it broke, at most three times. `answer`: a `get`'s, to begin.
 
-    Raises `NotFound` and the other errors of `remote`, what `write_at` raises, and `Corrupt` when
-    the bytes do not have the length or, for a download by one stream, the digest they should have.
+    Raises `NotFound` and others of `remote`, what `write_at` raises, and `Corrupt` for bytes of a
+    wrong length or, in one stream, digest.
     """
     limit = 4 * part_size if threshold is None else threshold
     reached = _Reached(write_at)
@@ -108,20 +108,19 @@ def fetch(
             assert given is not None, "only if_none_match is answered with nothing"
             with given as body:
                 reached.check(key, body.info)
-                if on_info is not None:
-                    on_info(body.info)
+                on_info(body.info)
                 run = Download(remote, key, body.info, reached, timeout)
                 if body.info.size > limit and parts > 1:
                     return _in_ranges(run, body, parts, part_size, budget)
                 return _in_one(run, body)
-        except RangeNotSatisfiable:
+        except RangeNotSatisfiable:  # an empty object refuses any range
             if size_hint is None:
                 raise
-            size_hint = None  # an empty object refuses any range
+            size_hint = None
         except Changed as changed:
+            size_hint = None
             if if_match is not None:
                 raise changed.__cause__ or RemoteUnavailable(f"get {key!r}") from None
-            size_hint = None
     raise RemoteUnavailable(f"get {key!r}: it changed all the time while it was downloaded")
 
 
