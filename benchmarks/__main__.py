@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import crawl, facts, hit_rate, hits, policy_cost, puts, restart, ttl
+from benchmarks import crawl, facts, hit_rate, hits, policy_cost, puts, restart, seek, ttl
 from benchmarks.rig import OUT
 
 
@@ -25,6 +25,7 @@ ALL = {
     "restart": restart.run,
     "crawl": crawl.run,
     "policy_cost": policy_cost.run,
+    "seek": seek.run,
 }
 
 
