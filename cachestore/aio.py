@@ -18,7 +18,7 @@ from cachestore.flight import Pool
 from cachestore.keys import check_key
 from cachestore.links import Links
 from cachestore.listing import Item
-from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
+from cachestore.model import FlushReport, Minute, ObjectInfo, PendingItem, PresignedUpload, Tally
 from cachestore.opened import OpenFile
 from cachestore.options import Options
 from cachestore.receipts import Receipt, State
@@ -188,6 +188,9 @@ class AsyncCacheStore:
 
     async def stats(self) -> Counts:
         return await self._run(self.sync.stats)
+
+    async def minutes(self, seconds: float = 3600.0) -> builtins.list[Minute]:
+        return await self._run(lambda: self.sync.minutes(seconds))
 
     async def history(self, days: int = 30) -> builtins.list[Tally]:
         return await self._run(lambda: self.sync.history(days))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from cachestore import events
+from cachestore.census import Census
 from cachestore.clock import Clock
 from cachestore.errors import StoreClosed
 from cachestore.events import Events
@@ -26,6 +27,7 @@ from cachestore.local.facts import Facts
 from cachestore.local.folder import LocalFolder
 from cachestore.local.handing import HandOuts
 from cachestore.local.hot import HotMap
+from cachestore.local.minutes import Minutes
 from cachestore.local.pending_index import PendingIndex
 from cachestore.local.records import Record
 from cachestore.local.room import Room
@@ -63,6 +65,8 @@ class Core:
     remote: GuardedRemote | None
     uploader: Uploader
     janitor: Janitor
+    minutes: Minutes
+    census: Census
     hot: HotMap
     index: PendingIndex
     downloads: Flights

@@ -18,6 +18,7 @@ from cachestore.local.catalog_rows import Row
 from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
 from cachestore.local.lead import Lead
+from cachestore.local.minutes import Minutes
 from cachestore.local.partials import Partials
 from cachestore.local.room import Room
 from cachestore.local.spool import Spool
@@ -48,6 +49,7 @@ class Janitor:
         options: Options,
         tallies: Tallies,
         partials: Partials,
+        minutes: Minutes | None = None,
         folder: LocalFolder | None = None,
     ) -> None:
         self._spool = spool
@@ -61,6 +63,7 @@ class Janitor:
         self._options = options
         self._tallies = tallies
         self._partials = partials
+        self._minutes = minutes
         self._folder = folder
         self._lead = Lead(files, cache.root / "janitor.lock")
         self._reads: dict[str, tuple[int, float]] = {}
@@ -78,21 +81,28 @@ class Janitor:
             self._reads[key] = (count + 1, now)
         self.start()
 
-    def flush_hits(self) -> None:
-        """Turn counted hot hits into events; write all reads, and sums by day, in batches."""
+    def gather(self) -> None:
+        """Turn counted hot hits into events, and note them for the next batch."""
         now = self._clock.now()
-        with self._lock:
-            reads, self._reads = self._reads, {}
         for key, entry, count in self._hot.collect():
             self._events.emit(Hit(key, entry.size, entry.kind, count))
-            before, _ = reads.get(key, (0, 0.0))
-            reads[key] = (before + count, now)
+            with self._lock:
+                before, _ = self._reads.get(key, (0, 0.0))
+                self._reads[key] = (before + count, now)
+
+    def flush_hits(self) -> None:
+        """`gather`; write all reads, and sums by day and by minute, in batches."""
+        self.gather()
+        with self._lock:
+            reads, self._reads = self._reads, {}
         if reads:
             self._catalog.touch(reads)
         self._catalog.tend(self._breathe)  # misses alone are something to learn from, too
         sums = self._tallies.drain()
         if sums and not self._catalog.tally(sums):
             self._tallies.put_back(sums)
+        if self._minutes is not None:
+            self._minutes.write()
 
     # -- the thread ------------------------------------------------------------------------------
 

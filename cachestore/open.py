@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachestore.aio import AsyncCacheStore
+from cachestore.census import Census
 from cachestore.clock import Clock, SystemClock
 from cachestore.core import Core
 from cachestore.downloader import Downloader
@@ -31,6 +32,7 @@ from cachestore.local.folder import LocalFolder
 from cachestore.local.handing import HandOuts
 from cachestore.local.hot import HotMap
 from cachestore.local.last_remote import last_remote, remember_remote
+from cachestore.local.minutes import Minutes
 from cachestore.local.partials import Partials
 from cachestore.local.pending_index import PendingIndex
 from cachestore.local.room import Room
@@ -117,9 +119,6 @@ def assemble(
     remote = remote or _remote(options)
     _make_folders(files, options)
     remote_id = _remote_id(files, options, remote)
-    stats, tallies = Stats(), Tallies(clock)
-    events.subscribe(stats.take)
-    events.subscribe(tallies.take)
     board = Board(options.spool_dir, files)
     spool = Spool(options.spool_dir, remote_id, files, board, options.lock_timeout)
     root = options.cache_dir / (remote_id or "local")
@@ -127,6 +126,7 @@ def assemble(
     catalog = _catalog(root, files, clock, events, options)
     room = Room(catalog, cache, files, clock, events, options)
     partials = Partials(catalog, cache, room, files, clock)
+    stats, tallies, minutes = _counting(events, clock, catalog, options)
     folder = LocalFolder(options.local_dir, remote_id, files, clock, options.lock_timeout)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
     budget, bypass = Budget(options.in_flight_bytes), Bypass(files, clock, options.handout_grace)
@@ -138,7 +138,8 @@ def assemble(
     )  # fmt: skip
     janitor = Janitor(
         spool=spool, catalog=catalog, cache=cache, room=room, hot=hot, files=files, clock=clock,
-        events=events, options=options, tallies=tallies, folder=folder, partials=partials,
+        events=events, options=options, tallies=tallies, minutes=minutes, partials=partials,
+        folder=folder,
     )  # fmt: skip
     downloader = Downloader(
         guarded, spool=spool, catalog=catalog, cache=cache, room=room, events=events, clock=clock,
@@ -149,8 +150,9 @@ def assemble(
         remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, room=room,
         hand_outs=HandOuts(spool, cache, room, files), facts=Facts(root / "facts", board),
         bypass=bypass, folder=folder, remote=guarded, uploader=uploader, janitor=janitor, hot=hot,
-        index=PendingIndex(spool), downloads=Flights(Pool(32, "cachestore-get")),
-        asks=Flights(Pool(8, "cachestore-ask")), workers=Pool(8, "cachestore-warm"),
+        minutes=minutes, index=PendingIndex(spool), workers=Pool(8, "cachestore-warm"),
+        census=_census(catalog, guarded, files, clock, events, options, root / "census.lock"),
+        downloads=Flights(Pool(32, "cachestore-get")), asks=Flights(Pool(8, "cachestore-ask")),
     )  # fmt: skip
     return _with_blocks(core, partials, downloader, budget), downloader
 
@@ -170,6 +172,30 @@ def _catalog(root: Path, files: Files, clock: Clock, events: Events, options: Op
     pages = log_pages(options.cache_max_bytes)
     evictor = evictor_of(options)
     return Catalog(root / "catalog", files, clock, _reporter(events), evictor, pages)
+
+
+def _counting(
+    events: Events, clock: Clock, catalog: Catalog, options: Options
+) -> tuple[Stats, Tallies, Minutes]:
+    stats, tallies, minutes = Stats(), Tallies(clock), Minutes(clock, catalog, options)
+    for take in (stats.take, tallies.take, minutes.take):
+        events.subscribe(take)
+    return stats, tallies, minutes
+
+
+def _census(
+    catalog: Catalog,
+    remote: GuardedRemote | None,
+    files: Files,
+    clock: Clock,
+    events: Events,
+    options: Options,
+    lock: Path,
+) -> Census:
+    interval = options.bucket_count_interval
+    return Census(
+        remote, interval, catalog=catalog, lock=lock, files=files, clock=clock, events=events
+    )
 
 
 def _now() -> Any:

@@ -106,8 +106,13 @@ class Options:
     url_secret: str | None = field(default=None, repr=False)
     own_urls: bool = False
     alert_cache_bytes: int = 5_000_000_000
+    alert_spool_bytes: int = 5_000_000_000
     alert_queue: int = 100
     alert_miss_rate: float = 0.5
+    alert_miss_requests: int = 100
+    alert_failed_uploads: int = 1
+    alert_window: float = 900.0
+    bucket_count_interval: float = 86400.0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cachestore.cli import demo, doctor, files, flags, work
+from cachestore.cli import dashboard, demo, doctor, files, flags, work
 from cachestore.cli.stores import log_to_stderr
 
 app = typer.Typer(
@@ -42,6 +42,6 @@ def _globals(
     context.obj = {} if env_file is None else {"env_file": str(env_file)}
 
 
-for module in (demo, doctor, files, work, flags):
+for module in (demo, doctor, files, work, dashboard, flags):
     for command in module.COMMANDS:
         app.command()(command)

@@ -9,7 +9,7 @@ from cachestore.local import tallies
 from cachestore.local.catalog_rows import COLUMNS, Row
 from cachestore.policy.hazard import refit_after
 
-VERSION = 5
+VERSION = 6
 KNOWN = f"""
 CREATE TABLE seen (
     name INTEGER PRIMARY KEY, key, size, tick, uses, gap, kind, heat REAL, floor REAL, rank REAL
@@ -56,6 +56,7 @@ CREATE TRIGGER removed AFTER DELETE ON entries BEGIN
     UPDATE totals SET bytes = bytes - old.allocated, entries = entries - 1;
 END;
 {tallies.SCHEMA}
+CREATE TABLE minutes (minute, what, count, bytes, PRIMARY KEY (minute, what)) WITHOUT ROWID;
 CREATE TABLE reserved (part, goal, bytes, area, id, PRIMARY KEY (part)) WITHOUT ROWID;
 CREATE TABLE leaving (file, bytes, area, until, id, PRIMARY KEY (file)) WITHOUT ROWID;
 CREATE INDEX leaving_until ON leaving (until, area, bytes);
