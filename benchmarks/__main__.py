@@ -6,7 +6,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import bulk_sync, crawl, facts, hit_rate, hits, policy_cost, puts, restart, ttl
+from benchmarks import (
+    bulk_sync,
+    crawl,
+    facts,
+    hit_rate,
+    hits,
+    policy_cost,
+    puts,
+    restart,
+    seek,
+    ttl,
+)
 from benchmarks.rig import OUT
 
 
@@ -26,6 +37,7 @@ ALL = {
     "crawl": crawl.run,
     "policy_cost": policy_cost.run,
     "bulk_sync": bulk_sync.run,
+    "seek": seek.run,
 }
 
 

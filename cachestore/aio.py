@@ -18,9 +18,9 @@ from cachestore.flight import Pool
 from cachestore.keys import check_key
 from cachestore.links import Links
 from cachestore.listing import Item
-from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
+from cachestore.model import FlushReport, Minute, ObjectInfo, PendingItem, PresignedUpload, Tally
+from cachestore.opened import OpenFile
 from cachestore.options import Options
-from cachestore.reading import OpenFile
 from cachestore.receipts import Receipt, State
 from cachestore.stats import Counts
 from cachestore.store import CacheStore
@@ -92,8 +92,8 @@ class AsyncCacheStore:
     async def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         return await self._run(lambda: self.sync.read(key, start, end))
 
-    async def open(self, key: str) -> OpenFile:
-        return await lent_by(self._pool, lambda: self.sync.open(key), lambda file: file.close())
+    async def open(self, key: str, at: int = 0) -> OpenFile:
+        return await lent_by(self._pool, lambda: self.sync.open(key, at), lambda file: file.close())
 
     @asynccontextmanager
     async def lease(self, key: str) -> AsyncIterator[Path]:
@@ -188,6 +188,9 @@ class AsyncCacheStore:
 
     async def stats(self) -> Counts:
         return await self._run(self.sync.stats)
+
+    async def minutes(self, seconds: float = 3600.0) -> builtins.list[Minute]:
+        return await self._run(lambda: self.sync.minutes(seconds))
 
     async def history(self, days: int = 30) -> builtins.list[Tally]:
         return await self._run(lambda: self.sync.history(days))

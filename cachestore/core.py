@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from cachestore import events
+from cachestore.census import Census
 from cachestore.clock import Clock
 from cachestore.errors import StoreClosed
 from cachestore.events import Events
@@ -26,6 +27,7 @@ from cachestore.local.facts import Facts
 from cachestore.local.folder import LocalFolder
 from cachestore.local.handing import HandOuts
 from cachestore.local.hot import HotMap
+from cachestore.local.minutes import Minutes
 from cachestore.local.pending_index import PendingIndex
 from cachestore.local.records import Record
 from cachestore.local.room import Room
@@ -35,6 +37,7 @@ from cachestore.model import ObjectInfo, RemoteObject, Storage
 from cachestore.options import Options
 from cachestore.policy.newest import RecordFacts, newest
 from cachestore.policy.routing import is_local
+from cachestore.progressive.registry import Progressive
 from cachestore.remote.breaker import GuardedRemote
 from cachestore.stats import Stats
 from cachestore.uploader import Uploader
@@ -62,11 +65,14 @@ class Core:
     remote: GuardedRemote | None
     uploader: Uploader
     janitor: Janitor
+    minutes: Minutes
+    census: Census
     hot: HotMap
     index: PendingIndex
     downloads: Flights
     asks: Flights
     workers: Pool
+    progressive: Progressive | None = None
     closed: bool = False
     warned: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(8))

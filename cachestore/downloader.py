@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cachestore import events
@@ -14,6 +15,7 @@ from cachestore.errors import CacheFull, CacheStoreError, Corrupt, SpoolError
 from cachestore.events import Events
 from cachestore.files import Files, allocated
 from cachestore.keys import Place
+from cachestore.landed import Answer, Landed, Probe, T
 from cachestore.local.board import Board
 from cachestore.local.bypass import Bypass
 from cachestore.local.cache import CacheFiles
@@ -30,15 +32,6 @@ from cachestore.remote.fetching import fetch, has_digest, verify_digest
 
 _STEP = 8 << 20
 """Bytes at a time for which room is asked while a file's size is not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """A whole, verified file. `row`: its catalog row, None when it was not admitted."""
-
-    path: Path
-    info: RemoteObject
-    row: Row | None
 
 
 class Downloader:
@@ -134,15 +127,30 @@ class Downloader:
         finally:
             self._files.close(fd)
 
-    def download(self, key: str, place: Place, old: Row | None) -> Landed:
+    @contextmanager
+    def under_way(self, key: str) -> Iterator[Callable[[], None]]:
+        """Inside, the key's bytes are on their way; what is handed over is called as they come."""
+
+        def progress() -> None:
+            self._progress[key] = self._clock.monotonic()
+
+        progress()
+        try:
+            yield progress
+        finally:
+            self._progress.pop(key, None)
+
+    def download(
+        self, key: str, place: Place, old: Row | None, probe: Probe[T] | None = None
+    ) -> Landed | T:
         """The key's bytes as a file, from another process's download if one is under way.
 
-        `old`: the copy that is no longer current, never taken for the answer. Raises `NotFound`
-        and the other errors of the remote.
+        `old`: the copy that is no longer current, never taken for the answer. `probe`: asks the
+        remote first, given the token; it returns something to read instead, or an answer with the
+        whole object, or None. Raises `NotFound` and the other errors of the remote.
         """
-        self._progress[key] = self._clock.monotonic()
         token = self._board.token(place.slot)
-        try:
+        with self.under_way(key):
             try:
                 claimed = self._claim(key, place, token, old)
             except OSError as error:
@@ -152,7 +160,10 @@ class Downloader:
             fd, part = claimed
             failed: OSError | None = None
             try:
-                landed = self._into(fd, part, key, place, token)
+                source, answer = (None, None) if probe is None else self._probed(probe, part, token)
+                if source is not None:
+                    return source
+                landed = self._into(fd, part, key, place, token, answer)
             finally:
                 failed = self._let_go(fd)
             if failed is not None and landed.row is not None:
@@ -161,8 +172,23 @@ class Downloader:
                 self._cache.discard([landed.row])
                 return self._past_the_cache(key, failed)
             return landed
-        finally:
-            self._progress.pop(key, None)
+
+    def _probed(self, probe: Probe[T], part: Path, token: int) -> tuple[T | None, Answer | None]:
+        """What the probe says; where it stands for the download, the temporary file goes."""
+        try:
+            source, answer = probe(token)
+        except OSError as error:
+            if isinstance(error, CacheStoreError):
+                self._drop(part)
+                raise
+            self._events.emit(events.Trouble("", "cache", f"no partial copy: {error}"))
+            return None, None
+        except BaseException:
+            self._drop(part)
+            raise
+        if source is not None:
+            self._drop(part)
+        return source, answer
 
     def _let_go(self, fd: int) -> OSError | None:
         """Unlock and close; what went wrong with that."""
@@ -235,7 +261,9 @@ class Downloader:
 
     # -- the bytes -----------------------------------------------------------------------------
 
-    def _fetch(self, key: str, fd: int, grant: Grant | None) -> RemoteObject:
+    def _fetch(
+        self, key: str, fd: int, grant: Grant | None, answer: Answer | None = None
+    ) -> RemoteObject:
         """Fill `fd` with the object's verified bytes, in the room that `grant` stands for."""
         assert self._remote is not None
 
@@ -264,6 +292,7 @@ class Downloader:
             part_size=self._options.part_size,
             budget=self._budget,
             on_info=begins,
+            answer=answer,
         )
         # What a miss costs is the remote's time; waiting for room is ours.
         self._catalog.fetched(fetched.info.size, self._clock.monotonic() - start - waited)
@@ -271,10 +300,12 @@ class Downloader:
             verify_digest(fd, fetched.info)
         return fetched.info
 
-    def _into(self, fd: int, part: Path, key: str, place: Place, token: int) -> Landed:
+    def _into(
+        self, fd: int, part: Path, key: str, place: Place, token: int, answer: Answer | None
+    ) -> Landed:
         grant = self._room.grant(key, place, part)
         try:
-            info = self._fetch(key, fd, grant)
+            info = self._fetch(key, fd, grant, answer)
             return self._admit(fd, part, info, grant, place, token)
         except BaseException as error:
             self._drop(part)
@@ -282,6 +313,16 @@ class Downloader:
             if not isinstance(error, OSError) or isinstance(error, CacheStoreError):
                 raise
             return self._past_the_cache(key, error)
+
+    def land(
+        self, fd: int, part: str, info: RemoteObject, grant: Grant, place: Place, token: int
+    ) -> Landed:
+        """Make a partial copy that is whole, and verified, a copy. `part`: below the root."""
+        return self._admit(fd, self._cache.root / part, info, grant, place, token)
+
+    def copy_of(self, key: str) -> Landed | None:
+        """The key's copy, whoever brought it."""
+        return self._landed(key, None)
 
     def _drop(self, part: Path) -> None:
         with contextlib.suppress(OSError):  # then the janitor finds it

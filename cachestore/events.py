@@ -20,7 +20,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Hit(Event):
-    """`count` reads answered from here. `kind`: fresh, stale, stale-if-error, pending or local."""
+    """`count` reads answered from here. `kind`: fresh, stale, stale-if-error, pending or local;
+    or partial, where `size` is what was read of it without the remote."""
 
     size: int
     kind: str
@@ -29,7 +30,18 @@ class Hit(Event):
 
 @dataclass(frozen=True, slots=True)
 class Miss(Event):
-    """A read that needed the remote. `seconds` until the bytes were here."""
+    """A read that needed the remote. `seconds` until the bytes were here.
+
+    `size` is 0 where the bytes are told of by `Fetched`.
+    """
+
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched(Event):
+    """Bytes of a large object that is read block by block came from the remote."""
 
     size: int
     seconds: float

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_module
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,26 @@ class Files:
         if fcntl is not None:
             fcntl.flock(fd, fcntl.LOCK_UN)
 
+    def try_lock_byte(self, fd: int, at: int) -> bool:
+        """Lock one byte of a file for this open file, without waiting; False if another has it.
+
+        Where the system has no such locks (they are Linux's) everybody gets it.
+        """
+        if fcntl is None or not hasattr(fcntl, "F_OFD_SETLK"):
+            return True
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_lock(fcntl.F_WRLCK, at))
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def unlock_byte(self, fd: int, at: int) -> None:
+        """Give back what `try_lock_byte` took."""
+        if fcntl is not None and hasattr(fcntl, "F_OFD_SETLK"):
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_lock(fcntl.F_UNLCK, at))
+
     # -- copies --------------------------------------------------------------------------------
 
     def reflink(self, source: int, target: int) -> bool:
@@ -184,6 +205,11 @@ class Files:
         while chunk := os.pread(source, COPY_CHUNK, offset):
             self.pwrite(target, chunk, offset)
             offset += len(chunk)
+
+
+def _byte_lock(kind: int, at: int) -> bytes:
+    """Linux's `struct flock` with one byte."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, at, 1, 0)
 
 
 # -- what is built on those calls ---------------------------------------------------------------

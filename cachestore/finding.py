@@ -12,19 +12,23 @@ from typing import Literal, NoReturn
 
 from cachestore import events
 from cachestore.core import Core, Timer, info_of_remote, info_of_row, info_of_ticket
-from cachestore.downloader import Downloader, Landed
+from cachestore.downloader import Downloader
 from cachestore.errors import CacheFull, NotFound, RemoteError, RemoteUnavailable, SpoolError
 from cachestore.keys import Place
+from cachestore.landed import Landed
 from cachestore.local.catalog_rows import Row
 from cachestore.local.folder_reader import LocalFile
 from cachestore.local.records import Record
 from cachestore.local.tickets import Ticket
 from cachestore.model import ObjectInfo, RemoteObject
+from cachestore.parts import Parts
 from cachestore.policy.freshness import Freshness, Rules, decide, may_serve_on_error, rules_for
 from cachestore.policy.newest import local_readable
 from cachestore.policy.verification import is_due
+from cachestore.progressive.past import Passing
+from cachestore.progressive.reader import Reading
 
-Kind = Literal["fresh", "stale", "stale-if-error", "pending", "local", "miss"]
+Kind = Literal["fresh", "stale", "stale-if-error", "pending", "local", "miss", "partial"]
 Answer = Literal["same", "changed", "gone"]
 FOREVER = float("inf")
 
@@ -33,7 +37,9 @@ FOREVER = float("inf")
 class Found:
     """A file that holds the newest version. `expires`: wall seconds until which it is fresh.
 
-    `ticket` is set when it is a spool body, which is never handed out as it is.
+    `ticket` is set when it is a spool body, which is never handed out as it is. `reading`: set
+    when it is read while it comes, and `path` is not the whole. `counted`: its bytes were told of
+    as they came.
     """
 
     path: Path
@@ -43,6 +49,8 @@ class Found:
     expires: float = FOREVER
     ticket: Ticket | None = None
     seconds: float = 0.0
+    reading: Reading | Passing | None = None
+    counted: bool = False
 
 
 class Finder:
@@ -57,11 +65,20 @@ class Finder:
         self._core = core
         self._adopt = adopt
         self._downloader = downloader
+        self._parts = Parts(core, downloader)
 
-    def find(self, key: str, max_age: float | None = None, *, hand_out: bool = False) -> Found:
+    def find(
+        self,
+        key: str,
+        max_age: float | None = None,
+        *,
+        hand_out: bool = False,
+        at: int | None = None,
+    ) -> Found:
         """The newest version of a checked key as a file; raises `NotFound` or why not.
 
-        `hand_out`: its path goes to the app, and stays readable for the grace.
+        `hand_out`: its path goes to the app, and stays readable for the grace. `at`: where it
+        will be read first; a large object may then be one that is still to come.
         """
         core = self._core
         place = core.spool.place(key)
@@ -70,12 +87,14 @@ class Finder:
             if hand_out:
                 core.board.hand_out(place.slot, core.clock.now())
             token = core.board.token(place.slot)
-            found = self._look(key, place, token, max_age)
+            found = self._look(key, place, token, max_age, at)
             if found is not None:
                 return found
         raise RemoteUnavailable(f"{key!r} changed faster than it could be read; try again")
 
-    def _look(self, key: str, place: Place, token: int, max_age: float | None) -> Found | None:
+    def _look(
+        self, key: str, place: Place, token: int, max_age: float | None, at: int | None
+    ) -> Found | None:
         core = self._core
         newest = core.newest(key, place)
         if isinstance(newest, Ticket):
@@ -89,7 +108,7 @@ class Finder:
             self.absent(key, negative=True)
         if core.is_local(key) or newest is not None:
             return self._local(key, token)
-        return self._clean(key, place, token, max_age)
+        return self._clean(key, place, token, max_age, at)
 
     def absent(self, key: str, *, negative: bool) -> NoReturn:
         """Raise `NotFound`; `negative`: known without asking the remote."""
@@ -162,13 +181,20 @@ class Finder:
             self._ask(row, place, token)
         return row, state is not Freshness.EXPIRED
 
-    def _clean(self, key: str, place: Place, token: int, max_age: float | None) -> Found | None:
+    def partly(self, key: str, place: Place, token: int) -> ObjectInfo | None:
+        """What is known of a key of which a part is here, as long as that is fresh."""
+        row = self._parts.fresh(key, token)
+        return None if row is None else info_of_remote(row.info, key)
+
+    def _clean(
+        self, key: str, place: Place, token: int, max_age: float | None, at: int | None
+    ) -> Found | None:
         core = self._core
         row = self._row(key)
         if row is not None and not self._trusts(row):
             return None
         if row is None:
-            return self._miss(key, place, token, None)
+            return self._miss(key, place, token, None, at)
         now = core.clock.now()
         state = decide(row, now, self.rules(row), max_age=max_age)
         if state is Freshness.FRESH:
@@ -177,9 +203,9 @@ class Finder:
         if state is Freshness.STALE:
             self._ask(row, place, token)
             return self._found_row(row, token, "stale", now)
-        return self._expired(row, place, token)
+        return self._expired(row, place, token, at)
 
-    def _expired(self, row: Row, place: Place, token: int) -> Found | None:
+    def _expired(self, row: Row, place: Place, token: int, at: int | None) -> Found | None:
         """Ask the remote whether the copy is current, for a bounded time."""
         core = self._core
         core.warn_if_in_loop("a revalidation")
@@ -193,13 +219,13 @@ class Finder:
         if answer == "same":
             return self._found_row(row, token, "fresh", self._expires(row, core.clock.now()))
         if answer == "changed":
-            return self._renewed(row, place, token)
+            return self._renewed(row, place, token, at)
         return self._gone(row.key, token)
 
-    def _renewed(self, row: Row, place: Place, token: int) -> Found | None:
+    def _renewed(self, row: Row, place: Place, token: int, at: int | None) -> Found | None:
         """Fetch the newer version; while its bytes do not come, the copy is served after all."""
         try:
-            return self._miss(row.key, place, token, row)
+            return self._miss(row.key, place, token, row, at)
         except RemoteError as error:
             return self._on_error(row, token, error)
         except CacheFull as error:
@@ -285,39 +311,39 @@ class Finder:
 
     # -- the remote ----------------------------------------------------------------------------
 
-    def _miss(self, key: str, place: Place, token: int, old: Row | None) -> Found | None:
+    def _miss(
+        self, key: str, place: Place, token: int, old: Row | None, at: int | None
+    ) -> Found | None:
         core = self._core
         if core.facts.get(place, "absent", "") is not None and old is None:
             return self._gone(key, token, negative=True)
-        if core.remote is None:
+        if core.remote is None or core.progressive is None:
             raise RemoteUnavailable(f"{key!r} is not here, and the remote is switched off")
         core.warn_if_in_loop("a download")
+        row = self._parts.begun(key, place, token)
         timer = Timer()
-        name = ("get", key, token, None if old is None else old.file)
-        future = core.downloads.join(name, lambda: self._downloader.download(key, place, old))
-        try:
-            landed = self._landed(key, future, has_copy=old is not None)
-        except NotFound:
-            core.facts.put(place, "absent", "", True, core.options.negative_ttl, token)
-            return self._gone(key, token)
-        return self._found_landed(key, landed, token, timer.seconds)
-
-    def _landed(self, key: str, future: Future[Landed], *, has_copy: bool) -> Landed:
-        """Wait as long as bytes arrive; give up after a silence as long as the deadline."""
-        core = self._core
-        deadline = core.options.revalidate_deadline if has_copy else core.options.miss_deadline
-        left, last = deadline, core.clock.monotonic()
-        while True:
+        if row is not None:
+            landed = self._parts.reader(row, place, whole=at is None)
+        else:
             try:
-                return future.result(left)
-            except FutureTimeout:
-                silence, now = self._downloader.silence(key), core.clock.monotonic()
-                if silence is not None:  # else it waits for its turn, or has just ended
-                    last = now - silence
-                left = last + deadline - now
-                if left <= 0:
-                    late = f"no bytes of {key!r} arrived for {deadline:g} s; try again later"
-                    raise self._downloader.crowded(key) or RemoteUnavailable(late) from None
+                landed = self._parts.fetch(key, place, token, old, at)
+            except NotFound:
+                core.facts.put(place, "absent", "", True, core.options.negative_ttl, token)
+                return self._gone(key, token)
+        if landed is None:
+            return None  # it is something else by now: look again
+        if isinstance(landed, Landed):
+            found = self._found_landed(key, landed, token, timer.seconds)
+            found.counted = row is not None
+            return found
+        return self._found_reading(key, landed, token, timer.seconds)
+
+    def _found_reading(
+        self, key: str, reading: Reading | Passing, token: int, seconds: float
+    ) -> Found:
+        info = info_of_remote(reading.info, key)
+        kind: Kind = "miss" if reading.begun else "partial"
+        return Found(Path(), info, kind, token, 0.0, None, seconds, reading, counted=True)
 
     def _found_landed(self, key: str, landed: Landed, token: int, seconds: float) -> Found:
         now = self._core.clock.now()

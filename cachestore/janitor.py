@@ -18,6 +18,8 @@ from cachestore.local.catalog_rows import Row
 from cachestore.local.folder import LocalFolder
 from cachestore.local.hot import HotMap
 from cachestore.local.lead import Lead
+from cachestore.local.minutes import Minutes
+from cachestore.local.partials import Partials
 from cachestore.local.room import Room
 from cachestore.local.spool import Spool
 from cachestore.local.spool_scan import recount_shard, tidy_shard
@@ -46,6 +48,8 @@ class Janitor:
         events: Events,
         options: Options,
         tallies: Tallies,
+        partials: Partials,
+        minutes: Minutes | None = None,
         folder: LocalFolder | None = None,
     ) -> None:
         self._spool = spool
@@ -58,6 +62,8 @@ class Janitor:
         self._events = events
         self._options = options
         self._tallies = tallies
+        self._partials = partials
+        self._minutes = minutes
         self._folder = folder
         self._lead = Lead(files, cache.root / "janitor.lock")
         self._reads: dict[str, tuple[int, float]] = {}
@@ -75,21 +81,28 @@ class Janitor:
             self._reads[key] = (count + 1, now)
         self.start()
 
-    def flush_hits(self) -> None:
-        """Turn counted hot hits into events; write all reads, and sums by day, in batches."""
+    def gather(self) -> None:
+        """Turn counted hot hits into events, and note them for the next batch."""
         now = self._clock.now()
-        with self._lock:
-            reads, self._reads = self._reads, {}
         for key, entry, count in self._hot.collect():
             self._events.emit(Hit(key, entry.size, entry.kind, count))
-            before, _ = reads.get(key, (0, 0.0))
-            reads[key] = (before + count, now)
+            with self._lock:
+                before, _ = self._reads.get(key, (0, 0.0))
+                self._reads[key] = (before + count, now)
+
+    def flush_hits(self) -> None:
+        """`gather`; write all reads, and sums by day and by minute, in batches."""
+        self.gather()
+        with self._lock:
+            reads, self._reads = self._reads, {}
         if reads:
             self._catalog.touch(reads)
         self._catalog.tend(self._breathe)  # misses alone are something to learn from, too
         sums = self._tallies.drain()
         if sums and not self._catalog.tally(sums):
             self._tallies.put_back(sums)
+        if self._minutes is not None:
+            self._minutes.write()
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -132,7 +145,8 @@ class Janitor:
             ("evicted", self._keep_limits),
             ("freed", self._keep_free),
             ("orphaned", self._orphans),
-            ("unfinished", self._cache.sweep),
+            ("unfinished", self._partials.expire),
+            ("unfinished", lambda: self._cache.sweep(self._partials.names())),
             ("files", self._catalog.tidy),
             ("bodies", self._tidy_spool),
             ("files", self._tidy_folder),
@@ -192,6 +206,8 @@ class Janitor:
     def _keep_limits(self) -> int:
         """Down to the low watermark. Admission keeps the limit itself, where it did not change."""
         need = self._room.surplus()
+        if not need.nothing and self._room.give_up_idle(need.bytes):
+            need = self._room.surplus()
         if need.nothing:
             return 0
         return self._discard(self._catalog.worst(need.bytes, need.entries), "space")
@@ -199,6 +215,8 @@ class Janitor:
     def _keep_free(self) -> int:
         """The disk's free share, which others use up too."""
         lacking = self._room.lacking()
+        if lacking > 0 and self._room.give_up_idle(lacking):
+            lacking = self._room.lacking()
         return self._discard(self._catalog.worst(lacking, 0), "free") if lacking > 0 else 0
 
     def _sync(self) -> None:

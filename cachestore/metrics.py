@@ -21,11 +21,12 @@ CLASS_A = ("put", "list", "create_upload", "upload_part", "complete_upload")
 """Requests that change or list. Deleting and aborting cost nothing; all others are class B."""
 
 FREE = ("delete", "delete_many", "abort_upload")
-PRICE_B = 0.36e-6
-"""Dollars for a class B request at R2's standard storage (2026-11)."""
+PRICE_A, PRICE_B = 4.5e-6, 0.36e-6
+"""Dollars for a request of either class at R2's standard storage (2026-11)."""
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0)
-_HERE = {"pending": "pending", "local": "local", "fresh": "hit"}
+_Values = dict[tuple[str, ...], Any]
+_HERE = {"pending": "pending", "local": "local", "fresh": "hit", "partial": "hit"}
 
 
 def billing_class(operation: str) -> str:
@@ -58,8 +59,11 @@ class Metrics:
         self._calls = counter("remote_requests", "Requests", "operation", "status", "billing")
         self._call_time = histogram("remote_request", "Time of requests", "operation")
         self._saved = counter("saved_dollars", "Price of the requests that hits made needless")
+        self._spent = counter("spent_dollars", "Price of the requests that were made", "billing")
         self._evicted = counter("evictions", "Copies that left, by cause", "cause")
         self._evicted_bytes = counter("evicted_bytes", "Their bytes", "cause")
+        self._refused = counter("refused", "Files handed out and not kept, by cause", "cause")
+        self._revalidated = counter("revalidations", "Questions about copies", "outcome")
         self._writes = counter("writes", "Acknowledged operations", "operation")
         self._uploads = counter("uploads", "Ends of tries to upload, by outcome", "outcome")
         self._uploaded = counter("uploaded_bytes", "Bytes that the bucket has taken")
@@ -83,14 +87,23 @@ class Metrics:
                 self._reads.labels("miss").inc()
                 self._bytes.labels("miss").inc(size)
                 self._misses.observe(seconds)
+            case events.Fetched(size=size):
+                self._bytes.labels("miss").inc(size)
             case events.Absent(negative=negative):
                 self._reads.labels("negative" if negative else "absent").inc()
+                self._saved.inc(PRICE_B if negative else 0)
             case events.RemoteCall(operation=operation, status=status, seconds=seconds):
-                self._calls.labels(operation, status, billing_class(operation)).inc()
+                billing = billing_class(operation)
+                self._calls.labels(operation, status, billing).inc()
+                self._spent.labels(billing).inc({"A": PRICE_A, "B": PRICE_B}.get(billing, 0.0))
                 self._call_time.labels(operation).observe(seconds)
             case events.Evicted(size=size, reason=reason):
                 self._evicted.labels(reason).inc()
                 self._evicted_bytes.labels(reason).inc(size)
+            case events.Refused(reason=reason):
+                self._refused.labels(reason).inc()
+            case events.Revalidated(outcome=outcome):
+                self._revalidated.labels(outcome).inc()
             case events.Trouble(where=where):
                 self._troubles.labels(where).inc()
             case _:
@@ -141,7 +154,7 @@ class _State:
         rate = store.stats().hit_rate  # what the hot map counted becomes events
         health = store.health()
         cache, pending = health["cache"], health["pending"]
-        ages = [item.age for item in store.pending()]
+        bucket = health["bucket"] or {}
         for name, what, value in (
             ("cache_bytes", "Bytes that clean copies take on disk", cache["bytes"]),
             ("cache_max_bytes", "The limit for that", cache["max_bytes"]),
@@ -150,14 +163,26 @@ class _State:
             ("hit_ratio", "Share of this process's reads that were answered from here", rate),
             ("spool_operations", "Operations that the bucket does not have", pending["count"]),
             ("spool_bytes", "Their bytes", pending["bytes"]),
-            ("spool_oldest_seconds", "Age of the oldest of them", max(ages, default=0.0)),
+            ("spool_oldest_seconds", "Age of the oldest of them", pending["oldest_seconds"]),
+            ("spool_parked", "Those that wait for a person", pending["parked"]),
+            (
+                "uploader_progress_seconds",
+                "Since an upload last ended",
+                health["uploader"]["progress_age"],
+            ),
+            ("bucket_bytes", "What the bucket held when it was last listed", bucket.get("bytes")),
+            ("bucket_objects", "Objects in it then", bucket.get("objects")),
             ("degraded", "1 while the remote cannot be used", int(health["degraded"])),
             ("alerts", "Health rules that are broken", len(health["alerts"])),
         ):
-            yield _gauge(name, what, value)
+            if value is not None:
+                yield _gauge(name, what, {(): value})
+        checks: _Values = {(each["name"],): int(each["ok"]) for each in health["checks"]}
+        yield _gauge("check_ok", "1 where the health rule holds", checks, "check")
 
 
-def _gauge(name: str, what: str, value: Any) -> Metric:
-    made = GaugeMetricFamily(f"cachestore_{name}", what)
-    made.add_metric([], float(value))
+def _gauge(name: str, what: str, values: _Values, *labels: str) -> Metric:
+    made = GaugeMetricFamily(f"cachestore_{name}", what, labels=labels)
+    for names, value in values.items():
+        made.add_metric(names, float(value))
     return made

@@ -131,3 +131,17 @@ class Tally:
     what: str
     count: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What happened in one minute that began at `minute` (wall seconds), in all processes.
+
+    `what`: how reads were answered (hit, stale, pending, local, miss, absent, negative) or how
+    tries to upload ended (uploaded, failed, parked). `bytes`: of all `count` together.
+    """
+
+    minute: int
+    what: str
+    count: int
+    bytes: int

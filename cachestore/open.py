@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachestore.aio import AsyncCacheStore
+from cachestore.census import Census
 from cachestore.clock import Clock, SystemClock
 from cachestore.core import Core
 from cachestore.downloader import Downloader
@@ -31,11 +32,15 @@ from cachestore.local.folder import LocalFolder
 from cachestore.local.handing import HandOuts
 from cachestore.local.hot import HotMap
 from cachestore.local.last_remote import last_remote, remember_remote
+from cachestore.local.minutes import Minutes
+from cachestore.local.partials import Partials
 from cachestore.local.pending_index import PendingIndex
 from cachestore.local.room import Room
 from cachestore.local.spool import Spool
 from cachestore.local.tallies import Tallies
 from cachestore.options import Options
+from cachestore.progressive.registry import Progressive
+from cachestore.progressive.tools import Tools
 from cachestore.remote.base import RemoteStore
 from cachestore.remote.breaker import GuardedRemote
 from cachestore.remote.budget import Budget
@@ -50,6 +55,8 @@ from cachestore.uploads.copies import CacheCopies
 
 if TYPE_CHECKING:
     from cachestore.settings import Settings
+
+_BLOCK_THREADS = 24
 
 
 def open_store(settings: Settings | Options | None = None, **overrides: Any) -> CacheStore:
@@ -112,16 +119,14 @@ def assemble(
     remote = remote or _remote(options)
     _make_folders(files, options)
     remote_id = _remote_id(files, options, remote)
-    stats, tallies = Stats(), Tallies(clock)
-    events.subscribe(stats.take)
-    events.subscribe(tallies.take)
     board = Board(options.spool_dir, files)
     spool = Spool(options.spool_dir, remote_id, files, board, options.lock_timeout)
     root = options.cache_dir / (remote_id or "local")
     cache = CacheFiles(root, remote_id, files, board, clock, options)
     catalog = _catalog(root, files, clock, events, options)
     room = Room(catalog, cache, files, clock, events, options)
-    facts = Facts(root / "facts", board)
+    partials = Partials(catalog, cache, room, files, clock)
+    stats, tallies, minutes = _counting(events, clock, catalog, options)
     folder = LocalFolder(options.local_dir, remote_id, files, clock, options.lock_timeout)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
     budget, bypass = Budget(options.in_flight_bytes), Bypass(files, clock, options.handout_grace)
@@ -133,7 +138,8 @@ def assemble(
     )  # fmt: skip
     janitor = Janitor(
         spool=spool, catalog=catalog, cache=cache, room=room, hot=hot, files=files, clock=clock,
-        events=events, options=options, tallies=tallies, folder=folder,
+        events=events, options=options, tallies=tallies, minutes=minutes, partials=partials,
+        folder=folder,
     )  # fmt: skip
     downloader = Downloader(
         guarded, spool=spool, catalog=catalog, cache=cache, room=room, events=events, clock=clock,
@@ -142,18 +148,54 @@ def assemble(
     core = Core(
         options=options, clock=clock, files=files, events=events, stats=stats,
         remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, room=room,
-        hand_outs=HandOuts(spool, cache, room, files), facts=facts, bypass=bypass, folder=folder,
-        remote=guarded, uploader=uploader, janitor=janitor, hot=hot, index=PendingIndex(spool),
+        hand_outs=HandOuts(spool, cache, room, files), facts=Facts(root / "facts", board),
+        bypass=bypass, folder=folder, remote=guarded, uploader=uploader, janitor=janitor, hot=hot,
+        minutes=minutes, index=PendingIndex(spool), workers=Pool(8, "cachestore-warm"),
+        census=_census(catalog, guarded, files, clock, events, options, root / "census.lock"),
         downloads=Flights(Pool(32, "cachestore-get")), asks=Flights(Pool(8, "cachestore-ask")),
-        workers=Pool(8, "cachestore-warm"),
     )  # fmt: skip
-    return core, downloader
+    return _with_blocks(core, partials, downloader, budget), downloader
+
+
+def _with_blocks(core: Core, partials: Partials, downloader: Downloader, budget: Budget) -> Core:
+    """Large files are read block by block where there is a remote."""
+    if core.remote is not None:
+        tools = Tools(
+            core.remote, partials, downloader, core.files, core.clock, core.events, core.options,
+            budget, Pool(_BLOCK_THREADS, "cachestore-blocks"),
+        )  # fmt: skip
+        core.progressive = Progressive(tools)
+    return core
 
 
 def _catalog(root: Path, files: Files, clock: Clock, events: Events, options: Options) -> Catalog:
     pages = log_pages(options.cache_max_bytes)
     evictor = evictor_of(options)
     return Catalog(root / "catalog", files, clock, _reporter(events), evictor, pages)
+
+
+def _counting(
+    events: Events, clock: Clock, catalog: Catalog, options: Options
+) -> tuple[Stats, Tallies, Minutes]:
+    stats, tallies, minutes = Stats(), Tallies(clock), Minutes(clock, catalog, options)
+    for take in (stats.take, tallies.take, minutes.take):
+        events.subscribe(take)
+    return stats, tallies, minutes
+
+
+def _census(
+    catalog: Catalog,
+    remote: GuardedRemote | None,
+    files: Files,
+    clock: Clock,
+    events: Events,
+    options: Options,
+    lock: Path,
+) -> Census:
+    interval = options.bucket_count_interval
+    return Census(
+        remote, interval, catalog=catalog, lock=lock, files=files, clock=clock, events=events
+    )
 
 
 def _now() -> Any:

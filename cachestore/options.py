@@ -9,6 +9,7 @@ from typing import Literal
 from cachestore.errors import ConfigError
 
 MIB = 1 << 20
+BLOCK_STEP = 64 << 10
 Mode = Literal["remote", "local", "mock"]
 BackPressure = Literal["block", "through", "raise"]
 Eviction = Literal["hz", "gdsf", "lru"]
@@ -90,6 +91,10 @@ class Options:
     part_size: int = 8 * MIB
     multipart_threshold: int = 64 * MIB
     download_parts: int = 4
+    block_bytes: int = 4 * MIB
+    read_ahead_bytes: int = 16 * MIB
+    prefetch_head_bytes: int = 0
+    prefetch_tail_bytes: int = 0
     retry_base: float = 1.0
     retry_cap: float = 300.0
     key_interval: float = 1.0
@@ -101,8 +106,13 @@ class Options:
     url_secret: str | None = field(default=None, repr=False)
     own_urls: bool = False
     alert_cache_bytes: int = 5_000_000_000
+    alert_spool_bytes: int = 5_000_000_000
     alert_queue: int = 100
     alert_miss_rate: float = 0.5
+    alert_miss_requests: int = 100
+    alert_failed_uploads: int = 1
+    alert_window: float = 900.0
+    bucket_count_interval: float = 86400.0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -116,5 +126,7 @@ class Options:
             raise ConfigError("the low watermark is at most the high one, and that at most 100 %")
         if self.workers < 1:
             raise ConfigError("workers must be at least 1")
+        if self.block_bytes % BLOCK_STEP:
+            raise ConfigError(f"block_bytes must be a multiple of {BLOCK_STEP} bytes, or 0")
         if self.part_size < 5 * MIB:
             raise ConfigError("part_size must be at least 5 MiB, the smallest part S3 takes")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -20,23 +19,14 @@ from cachestore.local.hot import HotEntry
 from cachestore.local.records import Record
 from cachestore.local.tickets import Ticket
 from cachestore.model import ObjectInfo, RemoteObject
+from cachestore.opened import OpenFile
 from cachestore.policy.freshness import rules_for
 from cachestore.policy.verification import may_be_hot
+from cachestore.progressive.past import Passing
+from cachestore.progressive.reader import Reading
 
 _TRIES = 5
 _MOMENT = 1.0
-
-
-class OpenFile(io.BufferedReader):
-    """A file of a store, open for reading. `info`: what is known of this very version."""
-
-    def __init__(self, fd: int, info: ObjectInfo) -> None:
-        super().__init__(io.FileIO(fd, "rb", closefd=True))
-        self.info = info
-
-    def read_at(self, start: int, count: int) -> bytes:
-        """At most `count` bytes from `start` on; moves nothing, so threads may share the file."""
-        return os.pread(self.fileno(), count, start)
 
 
 class Reader:
@@ -146,9 +136,9 @@ class Reader:
     def _tell(self, key: str, found: Found) -> None:
         size = found.info.size
         if found.kind == "miss":
-            self._core.events.emit(events.Miss(key, size, found.seconds))
+            self._core.events.emit(events.Miss(key, 0 if found.counted else size, found.seconds))
             self._core.janitor.start()
-        else:
+        elif found.kind != "partial":  # its reader tells of that when it leaves
             self._core.events.emit(events.Hit(key, size, found.kind))
             self._core.janitor.touched(key)
 
@@ -156,6 +146,12 @@ class Reader:
 
     def open_fd(self, key: str) -> tuple[int, ObjectInfo]:
         """An open descriptor with a shared lock on the newest version's file, and what it is."""
+        source, info = self._source(key, None)
+        assert isinstance(source, int), "the whole was wanted"
+        return source, info
+
+    def _source(self, key: str, at: int | None) -> tuple[int | Reading | Passing, ObjectInfo]:
+        """Such a descriptor; or, with `at` (where it is read first), something on its way."""
         core = self._core
         key = check_key(key)
         hot = core.hot.path(key, hand_out=False)
@@ -168,7 +164,10 @@ class Reader:
                 os.close(fd)
         for number in range(_TRIES):
             # The grace is for whoever lost the race against an unlinker once.
-            found = self._finder.find(key, hand_out=number > 0)
+            found = self._finder.find(key, hand_out=number > 0, at=at)
+            if found.reading is not None:
+                self._tell(key, found)
+                return found.reading, found.info
             try:
                 fd = self._opened(found.path)
             except OSError:
@@ -188,21 +187,32 @@ class Reader:
         self._core.files.try_lock(fd, shared=True)
         return fd
 
-    def open(self, key: str) -> OpenFile:
+    def open(self, key: str, at: int = 0) -> OpenFile:
         """See `CacheStore.open`."""
+        if at < 0:
+            raise ValueError(f"at={at}: it must be 0 or more")
+        return OpenFile(*self._source(key, at))
+
+    def open_whole(self, key: str) -> OpenFile:
+        """The same, with all of it here."""
         return OpenFile(*self.open_fd(key))
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """See `CacheStore.read`."""
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"start={start}, end={end}: need 0 <= start <= end")
-        fd, _ = self.open_fd(key)
+        whole = start == 0 and end is None
+        source, info = self._source(key, None if whole else start)
+        stop = info.size if end is None else min(end, info.size)
+        if not isinstance(source, int):
+            try:
+                return _read_on_its_way(source, start, stop)
+            finally:
+                source.close()
         try:
-            size = os.fstat(fd).st_size
-            stop = size if end is None else min(end, size)
-            return _read_all(fd, start, stop)
+            return _read_all(source, start, stop)
         finally:
-            os.close(fd)
+            os.close(source)
 
     @contextmanager
     def lease(self, key: str) -> Iterator[Path]:
@@ -275,6 +285,9 @@ class Reader:
         row, current = self._finder.copy(key, place, token)
         if row is not None and current:
             return info_of_row(row)
+        partly = None if row is not None else self._finder.partly(key, place, token)
+        if partly is not None:
+            return partly
         return self._head_remote(key, token, row)
 
     def _head_remote(self, key: str, token: int, row: Row | None) -> ObjectInfo:
@@ -338,6 +351,15 @@ def _read_all(fd: int, start: int, stop: int) -> bytes:
         chunk = os.pread(fd, min(stop - start, 1 << 24), start)
         if not chunk:
             raise CacheStoreError("a file became shorter while it was read")
+        parts.append(chunk)
+        start += len(chunk)
+    return b"".join(parts)
+
+
+def _read_on_its_way(reading: Reading | Passing, start: int, stop: int) -> bytes:
+    parts: list[bytes] = []
+    while start < stop:
+        chunk = reading.read_at(start, stop - start)
         parts.append(chunk)
         start += len(chunk)
     return b"".join(parts)

@@ -80,6 +80,9 @@ class Stats:
                 counts.misses += 1
                 counts.miss_bytes += size
                 counts.miss_seconds += seconds
+            case events.Fetched(size=size, seconds=seconds):
+                counts.miss_bytes += size
+                counts.miss_seconds += seconds
             case events.Absent(negative=negative):
                 counts.absent += 1
                 counts.absent_negative += negative

@@ -16,13 +16,15 @@ from cachestore.downloader import Downloader
 from cachestore.events import Event
 from cachestore.finding import Finder
 from cachestore.following import Follow
+from cachestore.health import Health
 from cachestore.keys import check_key, check_prefix
 from cachestore.links import Links
 from cachestore.listing import Item, Lister
-from cachestore.model import FlushReport, ObjectInfo, PendingItem, PresignedUpload, Tally
+from cachestore.model import FlushReport, Minute, ObjectInfo, PendingItem, PresignedUpload, Tally
+from cachestore.opened import OpenFile
 from cachestore.options import Options
 from cachestore.presigning import Presigner
-from cachestore.reading import OpenFile, Reader
+from cachestore.reading import Reader
 from cachestore.receipts import Receipt
 from cachestore.stats import Counts
 from cachestore.upkeep import Keeper, WarmReport
@@ -55,6 +57,7 @@ class CacheStore:
         self._links = Links(core)
         self._presigner = Presigner(core, finder, self._links)
         self._keeper = Keeper(core, self._reader)
+        self._health = Health(core)
         follow.reader, follow.presigner = self._reader, self._presigner
         self._hot = core.hot.path
 
@@ -136,7 +139,7 @@ class CacheStore:
     def copy(self, source: str, target: str) -> Receipt:
         """Store the bytes and attributes of one key under another."""
         info = self._reader.head(source)
-        with self._reader.open(source) as file:
+        with self._reader.open_whole(source) as file:
             return self.put(
                 target,
                 file,
@@ -164,9 +167,13 @@ class CacheStore:
         """The bytes from `start` to `end` (exclusive; None: to the end)."""
         return self._reader.read(key, start, end)
 
-    def open(self, key: str) -> OpenFile:
-        """A seekable binary file with its `info`; it stays readable until it is closed."""
-        return self._reader.open(key)
+    def open(self, key: str, at: int = 0) -> OpenFile:
+        """A seekable binary file with its `info`; it stays readable until it is closed.
+
+        Of a large one only the blocks that are read are fetched, in order ahead of the reader.
+        `at`: the byte that is read first; the first request brings it.
+        """
+        return self._reader.open(key, at)
 
     def lease(self, key: str) -> AbstractContextManager[Path]:
         """`with store.lease(key) as path:` the file stays in place inside the block, no longer."""
@@ -278,6 +285,14 @@ class CacheStore:
         self._core.janitor.flush_hits()
         return self._core.stats.snapshot()
 
+    def minutes(self, seconds: float = 3600.0) -> builtins.list[Minute]:
+        """How reads and uploads went in the last `seconds` (an hour is kept), by minute.
+
+        Of all processes; what others counted within the last seconds may be missing.
+        """
+        self._core.check_open()
+        return self._health.minutes(seconds)
+
     def history(self, days: int = 30) -> builtins.list[Tally]:
         """Where reads were answered from, and what left the cache, by day and first segment.
 
@@ -288,9 +303,12 @@ class CacheStore:
         return self._core.catalog.tallies(days)
 
     def health(self) -> dict[str, Any]:
-        """State for people and probes: mode, reason, folders, remote, queue, cache, alerts."""
+        """State for people and probes: mode, reason, folders, remote, queue, cache, alerts.
+
+        Begins to count the bucket behind it, once in `BUCKET_COUNT_INTERVAL`.
+        """
         self._core.check_open()
-        return self._keeper.health()
+        return self._health.report()
 
     def clean(self) -> dict[str, int]:
         """Do now what the janitor does hourly; returns what was removed."""
@@ -354,8 +372,11 @@ def _shut(core: Core, downloader: Downloader, *, drain: float) -> None:
     core.closed = True
     core.janitor.close()  # counts what the hot map counted
     core.hot.clear()
+    core.census.close()
     core.uploader.stop(2.0)
     core.downloads.close()
+    if core.progressive is not None:
+        core.progressive.close()
     core.asks.close()
     core.workers.close()
     downloader.close()

@@ -1,17 +1,15 @@
-"""Looking after a store: cleaning, checking, pins, warm-up, health."""
+"""Looking after a store: cleaning, forgetting, pins, warm-up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from cachestore import events
 from cachestore.core import Core
 from cachestore.errors import CacheStoreError
 from cachestore.keys import check_key
-from cachestore.local.spool_scan import recount
 from cachestore.reading import Reader
 
 
@@ -81,69 +79,5 @@ class Keeper:
 
     def _warm_one(self, key: str) -> int:
         # Not by a path: its grace would keep what comes later out.
-        with self._reader.open(key) as file:
+        with self._reader.open_whole(key) as file:
             return file.info.size
-
-    # -- health ----------------------------------------------------------------------------------
-
-    def health(self) -> dict[str, Any]:
-        """See `CacheStore.health`."""
-        core, options = self._core, self._core.options
-        recount(core.spool)
-        count, size = core.board.pending()
-        cached, entries, pinned = core.catalog.totals()
-        uploader = core.uploader.health()
-        report: dict[str, Any] = {
-            "mode": options.mode,
-            "reason": options.reason,
-            "degraded": options.degraded,
-            "remote": None,
-            "folders": {
-                "cache": str(options.cache_dir),
-                "spool": str(options.spool_dir),
-                "local": str(options.local_dir),
-            },
-            "pending": {"count": count, "bytes": size},
-            "cache": {
-                "bytes": cached, "max_bytes": options.cache_max_bytes, "entries": entries,
-                "pinned": pinned, **core.room.report(),
-            },
-            "uploader": uploader,
-        }  # fmt: skip
-        if core.remote is not None:
-            report["remote"] = {
-                "name": core.remote.name,
-                "id": core.remote_id,
-                "state": core.remote.state,
-                "last_error": core.remote.last_error,
-            }
-            report["degraded"] = options.degraded or core.remote.state != "closed"
-        foreign = self._foreign()
-        if foreign:
-            report["foreign"] = foreign
-        report["alerts"] = self._alerts(count, cached)
-        report["status"] = "degraded" if report["degraded"] or report["alerts"] else "healthy"
-        return report
-
-    def _foreign(self) -> dict[str, int]:
-        """Pending operations of other remotes: kept, and sent when theirs is configured again."""
-        found: dict[str, int] = {}
-        for item in self._core.uploader.pending():
-            if item.state == "foreign":
-                found[item.remote_id] = found.get(item.remote_id, 0) + 1
-        return found
-
-    def _alerts(self, queued: int, cached: int) -> list[str]:
-        options = self._core.options
-        counts = self._core.stats.snapshot()
-        alerts = []
-        if cached > options.alert_cache_bytes:
-            alerts.append(f"the cache holds {cached} bytes, over {options.alert_cache_bytes}")
-        if queued > options.alert_queue:
-            alerts.append(
-                f"{queued} operations wait, over {options.alert_queue}: is the uploader running?"
-            )
-        reads = counts.hits + counts.misses
-        if reads >= 100 and 1 - counts.hit_rate > options.alert_miss_rate:
-            alerts.append(f"the miss rate is {1 - counts.hit_rate:.0%}")
-        return alerts

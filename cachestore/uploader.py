@@ -339,12 +339,17 @@ class Uploader:
         leader = self._leader
         leading = leader is not None and leader.leading
         info = None if leading else self._other()
-        age = None if info is None else max(0.0, self._parts.clock.now() - info.beat)
+        now = self._parts.clock.now()
+        age = None if info is None else max(0.0, now - info.beat)
+        moved = None if info is None else info.moved
+        if leader is not None and leading:
+            moved = leader.journal.moved
         report: dict[str, Any] = {
             "started": leader is not None,
             "leading": leading,
             "leader_pid": os.getpid() if leading else None if info is None else info.pid,
             "beat_age": 0.0 if leading else age,
+            "progress_age": None if moved is None else max(0.0, now - moved),
             "stalled": age is not None and age > self._stall(),
             "queue": self._parts.spool.board.pending()[0],
             "parked": None,

@@ -23,6 +23,7 @@ from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
 from cachestore.local.handing import HandOuts
 from cachestore.local.hot import HotMap
+from cachestore.local.partials import Partials
 from cachestore.local.room import Room
 from cachestore.local.tallies import Tallies
 from cachestore.testing.clock import FakeClock
@@ -72,11 +73,12 @@ class CacheRig:
         )
         self.hand_outs = HandOuts(self.spool, self.cache, self.room, self.files)
         self.tallies = Tallies(self.clock)
+        self.partials = Partials(self.catalog, self.cache, self.room, self.files, self.clock)
         self.events.subscribe(self.tallies.take)
         self.janitor = Janitor(
             spool=self.spool, catalog=self.catalog, cache=self.cache, room=self.room, hot=self.hot,
             files=self.files, clock=self.clock, events=self.events, options=self.options,
-            tallies=self.tallies,
+            tallies=self.tallies, partials=self.partials,
         )  # fmt: skip
 
     def place(self, key: str) -> Place:

@@ -1,4 +1,4 @@
-"""Fixtures that give tests real S3 servers, and a summary of those that are not installed."""
+"""Fixtures that give tests real S3 servers, and a summary of what is not installed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from cachestore.testing.plugin import cachestore_store as cachestore_store
 from cachestore.testing.plugin import r2_double as r2_double
 
 ABSENT = "no S3 server: "
+NO_BROWSER = "no browser: "
 
 
 def _server(start: Callable[[Path], Any], folder: Path) -> Iterator[S3Server]:
@@ -89,12 +90,13 @@ def bucket(s3_server: S3Server) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say loudly which servers nothing was tested on."""
+    """Say loudly on which servers, and that in no browser, nothing was tested."""
     missing: Counter[str] = Counter()
     for report in terminalreporter.stats.get("skipped", ()):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-        _, found, why = reason.partition(ABSENT)
-        if found:
-            missing[why] += 1
+        for cause in (ABSENT, NO_BROWSER):
+            _, found, why = reason.partition(cause)
+            if found:
+                missing[why] += 1
     for why, count in missing.items():
         terminalreporter.write_line(f"skipped: {why}, so {count} tests did not run", yellow=True)

@@ -127,6 +127,9 @@ class _SlowBody:
                 time.sleep(0.02)  # the network
                 yield chunk[start : start + 32 * KB]
 
+    def close(self) -> None:
+        self._body.close()
+
 
 def child_reads(options: str, bucket: str, count: str, seconds: str, seed: str) -> None:
     """Reads of all kinds by eight threads, and puts; says what could not be had."""

@@ -242,13 +242,13 @@ def test_the_limit_holds_after_a_boot(rig: Rig, monkeypatch: pytest.MonkeyPatch,
     store = rig.store(how, back_pressure_timeout=0.05)
     with pytest.raises(SpoolFull):
         store.put("three.wav", b"more")
-    assert store.health()["pending"] == {"count": 2, "bytes": LIMIT}
+    assert store.health()["pending"].items() >= {"count": 2, "bytes": LIMIT}.items()
 
 
 def test_health_counts_after_a_boot(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.filled("raise").close(drain=0)
     monkeypatch.setattr("cachestore.local.board.boot_id", lambda: "0" * 16)
-    assert rig.store("raise").health()["pending"] == {"count": 2, "bytes": LIMIT}
+    assert rig.store("raise").health()["pending"].items() >= {"count": 2, "bytes": LIMIT}.items()
     assert [p.name for p in (rig.root / "spool").glob("board.*")] == [f"board.{'0' * 16}"]
 
 

@@ -285,13 +285,13 @@ def test_sweeping_removes_old_downloads_and_hand_outs_of_every_name(rig: CacheRi
     assert rig.files.try_lock(fd)
     for folder in (transit, parts):
         (folder / "notes.txt").write_text("not ours")
-    assert rig.cache.sweep() == 0
+    assert rig.cache.sweep(set()) == 0
     rig.clock.advance(GRACE + 5)
-    assert rig.cache.sweep() == 6
+    assert rig.cache.sweep(set()) == 6
     assert [path.name for path in transit.iterdir()] == ["notes.txt"]
     assert sorted(path.name for path in parts.iterdir()) == sorted(["notes.txt", under_way.name])
     os.close(fd)
-    assert rig.cache.sweep() == 1
+    assert rig.cache.sweep(set()) == 1
 
 
 # -- after a crash ----------------------------------------------------------------------------

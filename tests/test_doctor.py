@@ -10,6 +10,7 @@ from cli_rig import Cli
 from cli_rig import cli as cli
 from cli_rig import place as place
 from servers import client_of
+from store_rig import on_server
 
 from cachestore.cli import checks
 from cachestore.errors import NotFound, RemoteRefused, RemoteUnavailable
@@ -146,3 +147,14 @@ def test_a_disk_without_locks_or_fsync_is_named(tmp_path: Path) -> None:
             return True
 
     assert missing_powers(tmp_path, Poor()) == ["fsync", "flock"]
+
+
+def test_cors_is_asked_for_as_a_browser_does(tmp_path: Path, r2_double: Any) -> None:
+    options = on_server(tmp_path, r2_double, r2_double.bucket)
+    origin = "https://app.example.com"
+    refused = checks.check_cors(options, origin)
+    assert (refused.ok, refused.cause) == (False, f"no CORS rule lets {origin} upload")
+    r2_double.allow_origin("https://other.example.com")
+    assert "403" in checks.check_cors(options, origin).detail
+    r2_double.allow_origin(origin)
+    assert checks.check_cors(options, origin).ok

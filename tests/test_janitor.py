@@ -315,7 +315,7 @@ def test_a_busy_catalog_does_not_make_it_sync_for_ever(
 def test_trouble_in_one_place_stops_no_other(
     rig: CacheRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> int:
+    def broken(*_: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
     rig.add("a")

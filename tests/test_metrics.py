@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from store_rig import make_options, store_of
+from store_rig import make_options, store_of, until
 
 from cachestore.errors import NotFound
-from cachestore.metrics import Metrics, billing_class, metrics_of
+from cachestore.metrics import PRICE_A, PRICE_B, Metrics, billing_class, metrics_of
 from cachestore.remote.memory import MemoryRemote
 from cachestore.testing.contract_tools import put as upload
 from cachestore.testing.remotes import FaultyRemote
@@ -51,17 +51,41 @@ def test_a_day_in_the_life_of_a_store(tmp_path: Path) -> None:
     assert reads == {("hit",): 3, ("miss",): 1, ("absent",): 1, ("negative",): 1}
     assert found["cachestore_read_bytes_total"] == {("hit",): 15, ("miss",): 5}
     assert found["cachestore_hit_ratio"] == {(): 0.75}
-    assert found["cachestore_saved_dollars_total"][()] == pytest.approx(3 * 0.36e-6)
+    # Three hits and one answer from what was remembered.
+    assert found["cachestore_saved_dollars_total"][()] == pytest.approx(4 * PRICE_B)
+    spent = found["cachestore_spent_dollars_total"]
+    assert spent["A",] == pytest.approx(2 * PRICE_A)
+    calls = found["cachestore_remote_requests_total"]
+    class_b = sum(count for labels, count in calls.items() if labels[0] == "B")
+    assert spent["B",] == pytest.approx(class_b * PRICE_B)
     assert found["cachestore_uploads_total"] == {("uploaded",): 1, ("retried",): 1}
     assert found["cachestore_uploaded_bytes_total"] == {(): 7}
     assert found["cachestore_evictions_total"] == {("invalid",): 1}
-    calls = found["cachestore_remote_requests_total"]
     assert calls["A", "put", "ok"] == 1
     assert calls["A", "put", "RemoteUnavailable"] == 1
     assert calls["B", "get", "ok"] == 1
     assert found["cachestore_spool_operations"] == {(): 0}
     assert found["cachestore_cache_entries"] == {(): 1}
     assert found["cachestore_miss_seconds_count"] == {(): 1}
+    assert found["cachestore_spool_parked"] == {(): 0}
+    assert found["cachestore_check_ok"]["queue",] == 1
+    assert found["cachestore_check_ok"]["uploads",] == 0, "one try failed"
+    assert found["cachestore_alerts"] == {(): 1}
+    assert found["cachestore_uploader_progress_seconds"][()] >= 0
+
+
+def test_the_bucket_is_a_metric_once_it_was_counted(tmp_path: Path) -> None:
+    bucket = MemoryRemote()
+    upload(bucket, "a", b"12345")
+    options = make_options(tmp_path, mode="remote", admit_max_bytes=4)
+    with store_of(options, remote=bucket) as store:
+        metrics = metrics_of(store)
+        assert store.read("a") == b"12345"
+        store.head("a")
+        found = until(lambda: "cachestore_bucket_bytes" in (v := values(metrics)) and v)
+        assert found["cachestore_bucket_bytes"] == {(): 5}
+        assert found["cachestore_bucket_objects"] == {(): 1}
+        assert found["cachestore_refused_total"] == {("size",): 1}
 
 
 def test_what_waits_is_seen(tmp_path: Path) -> None:

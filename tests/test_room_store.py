@@ -265,7 +265,7 @@ def test_health_tells_what_takes_room(tmp_path: Path, remote: MemoryRemote) -> N
         cache = health["cache"]
         assert (cache["bytes"], cache["transit"]) == (10 * BLOCK, 2 * BLOCK)
         assert cache["bookkeeping"] > 10 * BLOCK
-        assert health["pending"] == {"count": 1, "bytes": BLOCK}
+        assert health["pending"].items() >= {"count": 1, "bytes": BLOCK}.items()
 
 
 def test_a_hit_costs_no_statement(tmp_path: Path, remote: MemoryRemote) -> None:

@@ -32,7 +32,12 @@ async def asked(app: Any, path: str, method: str = "GET", /, root: str = "", **h
         "headers": [(n.replace("_", "-").encode(), v.encode()) for n, v in headers.items()],
     }  # fmt: skip
 
+    received: list[None] = []
+
     async def receive() -> dict[str, Any]:
+        if received:
+            await asyncio.Event().wait()  # this client stays
+        received.append(None)
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:

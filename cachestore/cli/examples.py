@@ -17,6 +17,7 @@ EXAMPLES = {
     "flush": "cachestore flush --timeout 60",
     "retry": "cachestore retry songs/a.wav",
     "stats": "cachestore stats --days 1",
+    "dashboard": "cachestore dashboard",
     "clean": "cachestore clean",
     "fsck": "cachestore fsck --deep",
     "flags": "cachestore flags USE_R2_STORAGE=false",

@@ -18,9 +18,10 @@ from cachestore.cli.output import (
     table,
     telling,
 )
-from cachestore.cli.rates import summary, tables
+from cachestore.cli.rates import tables
 from cachestore.cli.stores import opened
 from cachestore.model import PendingItem
+from cachestore.policy.rates import summary
 
 
 def queue(context: typer.Context, as_json: Json = False) -> None:

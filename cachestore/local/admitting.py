@@ -6,6 +6,7 @@ Each chooses what leaves and takes it out together with what comes in.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -20,6 +21,7 @@ from cachestore.local.catalog_schema import (
     totals,
 )
 from cachestore.local.evictors import Evictor
+from cachestore.local.partial_rows import give_up_idle
 from cachestore.local.room_rows import (
     CACHE,
     TRANSIT,
@@ -62,13 +64,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for all. `in_use` as in `room_rows`, `longest` in seconds."""
+    """What holds for all. `in_use` as in `room_rows`, `longest` in seconds.
+
+    `idle`: whether nobody has a partial copy's file open.
+    """
 
     limits: Limits
     rules: room.Admission
     now: float
     in_use: InUse
     longest: float
+    idle: Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,10 @@ def make_room(db: sqlite3.Connection, ask: Ask, terms: Terms, evictor: Evictor) 
     gone(db, ask.removed)
     going = due(db, terms.now, terms.in_use, terms.longest)
     used = usage(db, terms.now, ask.part)
+    short = shortfall(ask.row.allocated, used, terms.limits, _sum(going)).bytes
+    if short > 0 and give_up_idle(db, short, terms.idle, but=ask.part):
+        going = due(db, terms.now, terms.in_use, terms.longest)
+        used = usage(db, terms.now, ask.part)
     reason = _refusal(db, ask, terms, evictor)
     evicted: list[Row] | None = None
     area = CACHE

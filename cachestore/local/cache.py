@@ -25,6 +25,7 @@ _PART = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{1,16}(\.[0-9a-f]{16})?\.part")
 _HANDOUT = re.compile(
     r"[0-9a-f]{64}-([0-9a-f]{16}|[0-9a-f]{32}(-[0-9a-f]{12})?)(\.[A-Za-z0-9]{1,16})?"
 )
+_PARTIAL = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}\.part")
 _PART_AGE = 60.0
 DAMAGED_AGE = 7 * 86400.0
 """Seconds that a damaged copy is kept for people to look at."""
@@ -50,6 +51,7 @@ class CacheFiles:
         self._grace = options.handout_grace
         self._parts = root / "parts"
         self._transit = root / "transit"
+        self._partial = root / "partial"
         self._boot = boot_id()
         self._damaged = root / "damaged"
 
@@ -74,6 +76,10 @@ class CacheFiles:
         except FileNotFoundError:
             self._files.make_folder(path.parent)
             return self._files.open_shared(path)
+
+    def partial_path(self, place: Place) -> Path:
+        """A new name for the file of a partial copy."""
+        return self._partial / f"{place.digest}-{secrets.token_hex(8)}.part"
 
     # -- becoming a copy -------------------------------------------------------------------------
 
@@ -263,6 +269,21 @@ class CacheFiles:
         finally:
             self._files.close(fd)
 
+    def is_idle(self, file: str) -> bool:
+        """True if nobody has the file open under a lock, or there is none."""
+        try:
+            fd = self._files.open_read(self.root / file)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        try:
+            return self._files.try_lock(fd)
+        except OSError:
+            return False
+        finally:
+            self._files.close(fd)
+
     def unlink_unleased(self, path: Path, patience: float = 0.0) -> bool:
         """Unlink a file of ours that nobody has open under a lease; True when it is gone."""
         if not is_real_folder(path.parent):
@@ -303,6 +324,7 @@ class CacheFiles:
         stays = max(self._grace, _PART_AGE)
         for folder, pattern, area, age in (
             (self._parts, _PART, CACHE, _PART_AGE),
+            (self._partial, _PARTIAL, CACHE, _PART_AGE),
             (self._transit, _HANDOUT, TRANSIT, stays),
             (self._damaged, COPY_NAME, CACHE, DAMAGED_AGE),
         ):
@@ -311,12 +333,17 @@ class CacheFiles:
                     if pattern.fullmatch(name):
                         yield folder / name, area, age
 
-    def sweep(self) -> int:
-        """Remove old downloads and hand-outs; how many files went."""
-        return sum(
-            self.is_old(path, age) and self.remove(self.name_of(path))
-            for path, _, age in self._others()
-        )
+    def sweep(self, partials: set[str] | None) -> int:
+        """Remove old downloads and hand-outs; how many files went.
+
+        `partials`: the partial copies with a row, which stay; None: not known now.
+        """
+        gone = 0
+        for path, _, age in self._others():
+            name = self.name_of(path)
+            stays = path.parent == self._partial and (partials is None or name in partials)
+            gone += not stays and self.is_old(path, age) and self.remove(name)
+        return gone
 
     def census(self) -> list[tuple[str, int, int, float]]:
         """All files of ours: name, bytes on disk, what they count to, when they may go."""

@@ -9,7 +9,7 @@ from cachestore.local import tallies
 from cachestore.local.catalog_rows import COLUMNS, Row
 from cachestore.policy.hazard import refit_after
 
-VERSION = 4
+VERSION = 6
 KNOWN = f"""
 CREATE TABLE seen (
     name INTEGER PRIMARY KEY, key, size, tick, uses, gap, kind, heat REAL, floor REAL, rank REAL
@@ -27,6 +27,19 @@ CREATE TABLE learned (
 INSERT INTO learned VALUES (0, {refit_after(0, 0)}, 0, 0, 0, 0, NULL);
 CREATE TABLE kept (name TEXT PRIMARY KEY, state BLOB);
 """
+PARTIALS = """
+CREATE TABLE partials (key, part UNIQUE, block, token, validated, used, info, PRIMARY KEY (key));
+CREATE TABLE blocks (part, number, whole, pages BLOB, PRIMARY KEY (part, number)) WITHOUT ROWID;
+CREATE TRIGGER partial_over AFTER DELETE ON reserved WHEN old.part LIKE 'partial/%' BEGIN
+    DELETE FROM partials WHERE part = old.part;
+    DELETE FROM blocks WHERE part = old.part;
+END;
+CREATE TRIGGER whole_instead AFTER INSERT ON entries BEGIN
+    INSERT OR REPLACE INTO leaving SELECT part, bytes, area, 0, random() FROM reserved
+        WHERE part = (SELECT part FROM partials WHERE key = new.key);
+    DELETE FROM reserved WHERE part = (SELECT part FROM partials WHERE key = new.key);
+END;
+"""
 SCHEMA = f"""
 CREATE TABLE entries ({", ".join(COLUMNS)}, PRIMARY KEY (key)) WITHOUT ROWID;
 CREATE INDEX used ON entries (pinned, used);
@@ -43,6 +56,7 @@ CREATE TRIGGER removed AFTER DELETE ON entries BEGIN
     UPDATE totals SET bytes = bytes - old.allocated, entries = entries - 1;
 END;
 {tallies.SCHEMA}
+CREATE TABLE minutes (minute, what, count, bytes, PRIMARY KEY (minute, what)) WITHOUT ROWID;
 CREATE TABLE reserved (part, goal, bytes, area, id, PRIMARY KEY (part)) WITHOUT ROWID;
 CREATE TABLE leaving (file, bytes, area, until, id, PRIMARY KEY (file)) WITHOUT ROWID;
 CREATE INDEX leaving_until ON leaving (until, area, bytes);
@@ -56,6 +70,7 @@ END;
 CREATE TRIGGER kept AFTER INSERT ON entries BEGIN
     DELETE FROM leaving WHERE file = new.file;
 END;
+{PARTIALS}
 PRAGMA user_version = {VERSION};
 """
 ALL = ", ".join(COLUMNS)

@@ -81,6 +81,23 @@ def _kind(folder: Path) -> str:
     return kind
 
 
+def refusal(folder: Path, files: Files) -> str | None:
+    """Why nothing can be made durable in a folder now; None if it can, which is found by trying."""
+    path = folder / f".probe-{secrets.token_hex(8)}"
+    try:
+        files.make_folder(folder)
+        fd = files.create(path)
+        try:
+            files.write(fd, b"\0" * mmap.PAGESIZE)
+            files.fsync(fd)
+        finally:
+            files.close(fd)
+            files.unlink(path)
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
+    return None
+
+
 def missing_powers(folder: Path, files: Files) -> list[str]:
     """What a folder's file system cannot do: names of file-system calls, empty if all is well.
 

@@ -22,7 +22,7 @@ from cachestore.errors import CacheFull
 from cachestore.events import Events
 from cachestore.files import Files, allocated
 from cachestore.keys import Place
-from cachestore.local import room_rows
+from cachestore.local import partial_rows, room_rows
 from cachestore.local.admitting import Ask, Outcome, Terms, make_room
 from cachestore.local.bookkeeping import Bookkeeping
 from cachestore.local.cache import DAMAGED_AGE, CacheFiles
@@ -186,8 +186,9 @@ class Room:
 
     def _asked(self, ask: Ask) -> Outcome:
         terms = Terms(
-            self.limits(), self._rules, self._clock.now(), self._cache.in_use, self._longest
-        )
+            self.limits(), self._rules, self._clock.now(), self._cache.in_use, self._longest,
+            self._cache.is_idle,
+        )  # fmt: skip
         evictor = self._catalog.evictor
         outcome = self._catalog.change(lambda db: make_room(db, ask, terms, evictor), None)
         if outcome is None:
@@ -289,6 +290,14 @@ class Room:
             left = Reserved(grant.part, grant.goal, grant.bytes, grant.area, grant.id)
             self._catalog.change(lambda db: room_rows.give_up(db, left), None)
             grant.ended = True
+
+    def give_up_idle(self, need: int) -> int:
+        """Give up partial copies that nobody reads until `need` bytes are free; bytes freed."""
+        idle = self._cache.is_idle
+        freed = self._catalog.change(lambda db: partial_rows.give_up_idle(db, need, idle), 0)
+        if freed:
+            self.tidy()
+        return freed
 
     # -- upkeep ----------------------------------------------------------------------------------
 

@@ -49,23 +49,35 @@ def usage(db: sqlite3.Connection, now: float, part: str = "") -> Usage:
     """What is taken, without the reservation of `part` and what can leave at `now`."""
     copies, entries = totals(db)
     taken, arriving, announced = [0, 0], 0, 0
-    sql = "SELECT area, sum(bytes), count(*) FROM reserved WHERE part != ? GROUP BY area"
-    for area, size, count in db.execute(sql, (part,)):
+    sql = (
+        "SELECT area, sum(bytes), count(*), sum(CASE WHEN part LIKE 'partial/%' THEN 0 ELSE bytes"
+        " END) FROM reserved WHERE part != ? GROUP BY area"
+    )
+    for area, size, count, coming in db.execute(sql, (part,)):
         taken[area] += size
-        announced += size
+        announced += coming
         arriving += count if area == CACHE else 0
+    announced -= _here(db, part)
     sql = "SELECT area, sum(bytes) FROM leaving WHERE until > ? GROUP BY area"
     for area, size in db.execute(sql, (now,)):
         taken[area] += size
     return Usage(copies, entries, taken[CACHE], arriving, taken[TRANSIT], announced)
 
 
+def _here(db: sqlite3.Connection, part: str) -> int:
+    """What of a partial copy's room was taken before: the disk has it already."""
+    if not part.startswith("partial/"):
+        return 0
+    found = db.execute("SELECT bytes FROM reserved WHERE part = ?", (part,)).fetchone()
+    return 0 if found is None else int(found[0])
+
+
 # -- reservations ---------------------------------------------------------------------------------
 
 
 def reserved(db: sqlite3.Connection) -> list[Reserved]:
-    """All reservations, those of processes that died included."""
-    sql = "SELECT part, goal, bytes, area, id FROM reserved"
+    """All reservations but partial copies, those of processes that died included."""
+    sql = "SELECT part, goal, bytes, area, id FROM reserved WHERE part NOT LIKE 'partial/%'"
     return [Reserved(*row) for row in db.execute(sql)]
 
 
@@ -73,9 +85,12 @@ def reserve(db: sqlite3.Connection, wanted: Reserved) -> None:
     """Note room. What somebody left under the same name and who died since, is to be removed."""
     sql = "SELECT part, goal, bytes, area, id FROM reserved WHERE part = ?"
     found = db.execute(sql, (wanted.part,)).fetchone()
+    size = wanted.bytes
     if found is not None and found[4] != wanted.id:
         give_up(db, Reserved(*found))
-    values = (wanted.part, wanted.goal, wanted.bytes, wanted.area, wanted.id)
+    elif found is not None and wanted.part.startswith("partial/"):
+        size = max(size, found[2])  # several write it, and each asks with what it knew
+    values = (wanted.part, wanted.goal, size, wanted.area, wanted.id)
     db.execute("INSERT OR REPLACE INTO reserved VALUES (?, ?, ?, ?, ?)", values)
 
 
@@ -87,11 +102,14 @@ def unreserve(db: sqlite3.Connection, part: str, id_: str) -> Reserved | None:
     return None if found is None else Reserved(*found)
 
 
-def give_up(db: sqlite3.Connection, *dead: Reserved) -> None:
-    """Reservations of processes that died: what they wrote, under any name, is to be removed."""
+def give_up(db: sqlite3.Connection, *dead: Reserved, files: tuple[str, ...] = ()) -> None:
+    """Reservations that are over: what was written for them, under any name, is to be removed.
+
+    `files`: other names that it may have.
+    """
     for each in dead:
         if unreserve(db, each.part, each.id) is not None:
-            for file in places(each.goal):
+            for file in (*files, *places(each.goal)):
                 leave(db, file, each.bytes, each.area, 0.0)
 
 

@@ -43,6 +43,8 @@ class Tallies:
                 self._add(event.key, _FROM.get(kind, "cache"), count, size * count)
             case events.Miss(size=size):
                 self._add(event.key, "remote", 1, size)
+            case events.Fetched(size=size):
+                self._add(event.key, "remote", 0, size)
             case events.Evicted(size=size, reason=reason):
                 self._add(event.key, f"evicted: {reason}", 1, size)
             case events.Refused(size=size, reason=reason):

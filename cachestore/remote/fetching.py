@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,12 @@ class Fetched:
     verified: bool
 
 
-class _Changed(Exception):
+class Changed(Exception):
     """The object was replaced while it was downloaded."""
 
 
 @dataclass
-class _Download:
+class Download:
     """One version of an object on its way."""
 
     remote: RemoteStore
@@ -68,7 +69,7 @@ class _Download:
                 timeout=self.timeout,
             )
         except (PreconditionFailed, NotFound) as error:
-            raise _Changed from error
+            raise Changed from error
 
 
 def fetch(
@@ -83,42 +84,43 @@ def fetch(
     threshold: int | None = None,
     budget: Budget,
     timeout: float | None = None,
-    on_info: Callable[[RemoteObject], None] | None = None,
+    on_info: Callable[[RemoteObject], None] = lambda info: None,
+    answer: AbstractContextManager[RemoteBody] | None = None,
 ) -> Fetched:
     """Download an object; `write_at(offset, data)` is given all of its bytes, from any thread.
 
     Objects of more than `threshold` bytes (None: four times `part_size`) are read by `parts`
     threads in ranges of at least `part_size` bytes, all of one version. `size_hint`: the size in
     bytes where it is known, which saves the rest of the first answer. `on_info` is called with the
-    object before its first byte; a second time when it was replaced meanwhile and the download
-    begins again. A body that breaks is resumed where it broke, at most three times.
+    object before its first byte, and again when it was replaced and the download begins anew. A
+    body that breaks is resumed where it broke, at most three times. `answer`: a `get`'s, to begin.
 
-    Raises `NotFound` and the other errors of `remote`, what `write_at` raises, and `Corrupt` when
-    the bytes do not have the length or, for a download by one stream, the digest they should have.
+    Raises `NotFound` and others of `remote`, what `write_at` raises, and `Corrupt` for bytes of a
+    wrong length or, in one stream, digest.
     """
     limit = 4 * part_size if threshold is None else threshold
     reached = _Reached(write_at)
     for _ in range(TRIES):
         try:
             end = part_size if size_hint is not None and size_hint > limit else None
-            answer = remote.get(key, end=end, if_match=if_match, timeout=timeout)
-            assert answer is not None, "only if_none_match is answered with nothing"
-            with answer as body:
+            given = answer or remote.get(key, end=end, if_match=if_match, timeout=timeout)
+            answer = None
+            assert given is not None, "only if_none_match is answered with nothing"
+            with given as body:
                 reached.check(key, body.info)
-                if on_info is not None:
-                    on_info(body.info)
-                run = _Download(remote, key, body.info, reached, timeout)
+                on_info(body.info)
+                run = Download(remote, key, body.info, reached, timeout)
                 if body.info.size > limit and parts > 1:
                     return _in_ranges(run, body, parts, part_size, budget)
                 return _in_one(run, body)
-        except RangeNotSatisfiable:
+        except RangeNotSatisfiable:  # an empty object refuses any range
             if size_hint is None:
                 raise
-            size_hint = None  # an empty object refuses any range
-        except _Changed as changed:
+            size_hint = None
+        except Changed as changed:
+            size_hint = None
             if if_match is not None:
                 raise changed.__cause__ or RemoteUnavailable(f"get {key!r}") from None
-            size_hint = None
     raise RemoteUnavailable(f"get {key!r}: it changed all the time while it was downloaded")
 
 
@@ -145,7 +147,7 @@ class _Reached:
 # -- one stream ---------------------------------------------------------------------------------
 
 
-def _in_one(run: _Download, body: RemoteBody) -> Fetched:
+def _in_one(run: Download, body: RemoteBody) -> Fetched:
     digest, expected = _digest_for(run.info)
     if body.length < 0:
         # The remote unpacks it on the way, so neither its size nor its digest is this one's.
@@ -160,13 +162,13 @@ def _in_one(run: _Download, body: RemoteBody) -> Fetched:
             digest.update(data)
         run.write_at(offset, data)
 
-    _stream(run, body, 0, run.info.size, take)
+    stream(run, body, 0, run.info.size, take)
     if expected is not None and digest.hexdigest() != expected:
         raise _mismatch(run.info, digest.hexdigest(), expected)
     return Fetched(run.info, True)
 
 
-def _stream(run: _Download, body: RemoteBody | None, start: int, end: int, take: WriteAt) -> None:
+def stream(run: Download, body: RemoteBody | None, start: int, end: int, take: WriteAt) -> None:
     """Hand on the bytes from `start` to `end`, asking for the rest where an answer breaks."""
     at, tries = start, 0
     while True:
@@ -201,7 +203,7 @@ class _BrokenOff(Exception):
         self.error = error
 
 
-def _pass_on(run: _Download, body: RemoteBody, at: int, end: int, take: WriteAt) -> int:
+def _pass_on(run: Download, body: RemoteBody, at: int, end: int, take: WriteAt) -> int:
     """Hand on an answer's bytes up to `end`; returns where it stopped."""
     chunks = iter(body)
     while at < end and run.error is None:
@@ -239,7 +241,7 @@ class _Ranges:
 
 
 def _in_ranges(
-    run: _Download, body: RemoteBody, parts: int, part_size: int, budget: Budget
+    run: Download, body: RemoteBody, parts: int, part_size: int, budget: Budget
 ) -> Fetched:
     # Few large ranges: each is a request that is paid for.
     step = max(part_size, -(-run.info.size // (4 * parts)))
@@ -250,7 +252,7 @@ def _in_ranges(
         try:
             with budget.holding(_CHUNK):
                 while start is not None and run.error is None:
-                    _stream(run, given, *start, run.write_at)
+                    stream(run, given, *start, run.write_at)
                     start, given = ranges.next(), None
         except BaseException as error:
             run.error = run.error or error

@@ -10,6 +10,7 @@ from cachestore.options import MIB
 from cachestore.settings.kinds import (
     Aiming,
     AtLeastOne,
+    BlockSize,
     Count,
     Evicting,
     Free,
@@ -246,6 +247,29 @@ class Fields(RemoteFields):
         AtLeastOne,
         Spec("Parts of one large file at a time", live=True, option="download_parts"),
     ] = 4
+    block_bytes: Annotated[
+        BlockSize,
+        Spec(
+            "Files larger than this are read block by block when a part is asked for; 0: never",
+            live=True,
+            option="block_bytes",
+        ),
+    ] = 4 * MIB
+    read_ahead_bytes: Annotated[
+        Size, Spec("Fetched at most ahead of who reads on", live=True, option="read_ahead_bytes")
+    ] = 16 * MIB
+    prefetch_head_bytes: Annotated[
+        Size,
+        Spec("Fetched too, from a file's beginning", live=True, option="prefetch_head_bytes"),
+    ] = 0
+    prefetch_tail_bytes: Annotated[
+        Size,
+        Spec(
+            "The same from its end, where some formats keep their index",
+            live=True,
+            option="prefetch_tail_bytes",
+        ),
+    ] = 0
     upload_retry_base: Annotated[
         Seconds, Spec("The first pause after a failure; it doubles", live=True, option="retry_base")
     ] = 1.0
@@ -297,12 +321,50 @@ class Fields(RemoteFields):
             group="Alerts",
         ),
     ] = 5_000_000_000
+    alert_spool_bytes: Annotated[
+        Size,
+        Spec(
+            "`health` warns when more waits for its upload; and when 90 % of SPOOL_MAX_BYTES do",
+            live=True,
+            option="alert_spool_bytes",
+        ),
+    ] = 5_000_000_000
     alert_queue: Annotated[
         Count, Spec("`health` warns when more operations wait", live=True, option="alert_queue")
     ] = 100
     alert_miss_rate: Annotated[
-        Share, Spec("`health` warns when more reads miss", live=True, option="alert_miss_rate")
+        Share,
+        Spec(
+            "`health` warns when more reads of the last ALERT_WINDOW missed",
+            live=True,
+            option="alert_miss_rate",
+        ),
     ] = 0.5
+    alert_miss_requests: Annotated[
+        Count,
+        Spec("It does so when there were so many reads", live=True, option="alert_miss_requests"),
+    ] = 100
+    alert_failed_uploads: Annotated[
+        Count,
+        Spec(
+            "`health` warns when an upload is parked, and when in the last ALERT_WINDOW so many"
+            " tries failed, and more than in the one before; 0: never",
+            live=True,
+            option="alert_failed_uploads",
+        ),
+    ] = 1
+    alert_window: Annotated[
+        Seconds, Spec("How far back these look", live=True, option="alert_window")
+    ] = 900.0
+    bucket_count_interval: Annotated[
+        Seconds,
+        Spec(
+            "`health` tells what the bucket holds; it is listed so often, by one process for all"
+            " (a billed request for each 1,000 objects). 0: never",
+            live=True,
+            option="bucket_count_interval",
+        ),
+    ] = 86400.0
 
     @classmethod
     def settings_customise_sources(

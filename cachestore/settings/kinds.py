@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SecretStr
 
-from cachestore.options import MIB, BackPressure, Eviction, Objective, Verify
+from cachestore.options import BLOCK_STEP, MIB, BackPressure, Eviction, Objective, Verify
 from cachestore.settings import units
 from cachestore.settings.units import Kind
 
@@ -30,6 +30,7 @@ class Spec:
 
 SWITCH = Kind("true, false", units.parse_bool, units.show_text)
 SIZE = Kind("bytes", units.parse_size, units.show_size, scale=1)
+BLOCK = Kind("bytes", units.multiple_of(BLOCK_STEP), units.show_size, scale=1)
 PART = Kind("bytes", units.at_least(units.parse_size, 5 * MIB, "5 MiB"), units.show_size, scale=1)
 SECONDS = Kind("seconds", units.parse_seconds, units.show_seconds, scale=1.0)
 HOURS = Kind("hours", units.parse_hours, units.show_hours, scale=3600.0)
@@ -82,6 +83,7 @@ def _maybe(kind: Kind) -> Any:
 Switch = Annotated[bool, _before(SWITCH), SWITCH]
 MaybeSwitch = Annotated[bool | None, _maybe(SWITCH), SWITCH]
 Size = Annotated[int, _before(SIZE), SIZE]
+BlockSize = Annotated[int, _before(BLOCK), BLOCK]
 PartSize = Annotated[int, _before(PART), PART]
 Seconds = Annotated[float, _before(SECONDS), SECONDS]
 Hours = Annotated[float | None, _maybe(HOURS), HOURS]

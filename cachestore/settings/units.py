@@ -155,6 +155,18 @@ def at_least(parse: Callable[[Any], int], least: int, shown: str) -> Callable[[A
     return parse_more
 
 
+def multiple_of(step: int) -> Callable[[Any], int]:
+    """A parser for sizes that are multiples of `step` bytes; 0 is one."""
+
+    def parse_multiple(value: Any) -> int:
+        size = parse_size(value)
+        if size % step:
+            raise ValueError(f"it must be a multiple of {step} bytes, or 0")
+        return size
+
+    return parse_multiple
+
+
 def one_of(*words: str, nothing: Iterable[str] = ()) -> Callable[[Any], str | None]:
     """A parser for one of `words` in any case; a word of `nothing` gives None."""
 

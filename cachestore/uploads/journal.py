@@ -25,7 +25,7 @@ _LIMIT = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class LeaderInfo:
-    """What a leader last said. `beat` in wall seconds."""
+    """What a leader last said. `beat` in wall seconds, and `moved`: when a request last ended."""
 
     pid: int
     beat: float
@@ -34,6 +34,7 @@ class LeaderInfo:
     remote: str
     wire: frozenset[str] = frozenset()
     doubts: Mapping[str, float] = field(default_factory=dict)
+    moved: float | None = None
 
 
 def read_leader(files: Files, root: Path) -> LeaderInfo | None:
@@ -49,6 +50,7 @@ def read_leader(files: Files, root: Path) -> LeaderInfo | None:
             str(plain["remote"]),
             frozenset(str(digest) for digest in plain["wire"]),
             {str(digest): float(since) for digest, since in plain["doubts"].items()},
+            None if plain.get("moved") is None else float(plain["moved"]),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
@@ -97,6 +99,7 @@ class Journal:
         self._doubts: dict[str, float] = {}
         self._stale = False
         self.since = 0.0
+        self.moved: float | None = None
         _LIVE.add(self)
 
     # -- the lock --------------------------------------------------------------------------------
@@ -120,6 +123,7 @@ class Journal:
             self._fd = fd
             self.since = self._clock.now()
             if before is not None:
+                self.moved = before.moved
                 self._doubts.update(before.doubts)
                 # Requests of a leader that died may still arrive at the remote.
                 self._doubts.update(dict.fromkeys(before.wire, self.since))
@@ -181,7 +185,7 @@ class Journal:
         Without it the file is written a little later: if it never is, somebody looks once more.
         """
         with self._lock:
-            now = self._clock.now()
+            self.moved = now = self._clock.now()
             for digest in digests:
                 self._wire.discard(digest)
                 if doubt:
@@ -220,6 +224,7 @@ class Journal:
         plain = {
             "pid": os.getpid(), "clean": clean, "remote_id": self._remote_id,
             "remote": self._name, "wire": sorted(self._wire), "doubts": self._doubts,
+            "moved": self.moved,
         }  # fmt: skip
         try:
             replace_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -14,9 +15,10 @@ from cachestore.errors import CacheStoreError, InvalidKey, NotFound
 from cachestore.flight import Pool
 from cachestore.keys import check_key
 from cachestore.model import ObjectInfo
-from cachestore.reading import OpenFile
+from cachestore.opened import OpenFile
 from cachestore.store import CacheStore
 from cachestore.web.answers import Answer, Look, answer, problem
+from cachestore.web.ranges import first_wanted
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -70,7 +72,7 @@ class FileApp:
         key = None if path is None else self._prefix + path
         store = store_of(self._store, scope)
         serving = Serving(store, self._look, self._hand_off, self._root)
-        await serving.serve(key, scope, send)
+        await serving.serve(key, scope, receive, send)
 
 
 async def file_response(
@@ -130,7 +132,7 @@ class Serving:
         self._hand_off = hand_off
         self._root = hand_off_root
 
-    async def serve(self, key: str | None, scope: Scope, send: Send) -> None:
+    async def serve(self, key: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or the reason why not. `key` None: the path was no key's."""
         try:
             key = check_key(key or "")
@@ -145,14 +147,15 @@ class Serving:
                 made = answer("HEAD", headers, await self._head(key), self._look)
                 await _send_text(made, scope, send)
                 return
-            file = await lent_by(POOL, partial(self._store.open, key), OpenFile.close)
+            opened = partial(self._store.open, key, first_wanted(headers.get("range")))
+            file = await lent_by(POOL, opened, OpenFile.close)
         except CacheStoreError as error:
             await _send_text(self._why_not(key, error), scope, send)
             return
         try:
             made = answer("GET", headers, file.info, self._look)
             if not await self._handed_off(made, key, send):
-                await self._send_file(made, file, send)
+                await self._send_file(made, file, receive, send)
         finally:
             file.close()
 
@@ -212,20 +215,30 @@ class Serving:
         await send({"type": "http.response.body", "body": b""})
         return True
 
-    async def _send_file(self, made: Answer, file: OpenFile, send: Send) -> None:
+    async def _send_file(self, made: Answer, file: OpenFile, receive: Receive, send: Send) -> None:
         await send(_start(made))
-        for part in made.parts:
-            if part.span is None:
-                await _body(part.text, send)
-                continue
-            at, end = part.span.start, part.span.end
-            while at < end:
-                data = await done_by(POOL, partial(file.read_at, at, min(_CHUNK, end - at)))
-                if not data:
-                    raise CacheStoreError(f"{file.info.key!r} ended before its size")
-                await _body(data, send)
-                at += len(data)
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            for part in made.parts:
+                if part.span is None:
+                    await _body(part.text, send)
+                    continue
+                at, end = part.span.start, part.span.end
+                while at < end and not gone.done():
+                    data = await done_by(POOL, partial(file.read_at, at, min(_CHUNK, end - at)))
+                    if not data:
+                        raise CacheStoreError(f"{file.info.key!r} ended before its size")
+                    await _body(data, send)
+                    at += len(data)
+        finally:
+            gone.cancel()
         await send({"type": "http.response.body", "body": b""})
+
+
+async def _gone(receive: Receive) -> None:
+    """Until the client has gone: what is still to be fetched for it need not come."""
+    while (await receive())["type"] != "http.disconnect":
+        await asyncio.sleep(0)
 
 
 def request_headers(scope: Scope) -> dict[str, str]:

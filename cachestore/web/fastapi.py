@@ -29,6 +29,7 @@ from cachestore.policy.tokens import BadToken
 from cachestore.store import CacheStore
 from cachestore.web.answers import Look
 from cachestore.web.asgi import POOL, Source, file_response, store_of
+from cachestore.web.dashboard import add_dashboard
 from cachestore.web.receiving import TooLarge, received
 
 KeyFor = Callable[[Request, "PresignBody"], "str | Awaitable[str]"]
@@ -143,6 +144,7 @@ def build_router(
     _add_status(router, store)
     if authorize is not None:
         _add_state(router, store, guards)
+        add_dashboard(router, store, guards)
         if key_for is not None:
             _add_uploads(router, store, guards, key_for, on_confirmed, expires_in)
     return router
@@ -293,7 +295,8 @@ def _add_status(router: APIRouter, store: Source) -> None:
             return JSONResponse({"status": "failing"}, 503)
         enabled = "disabled" if report["remote"] is None else "enabled"
         services = {"r2_storage": "degraded" if report["degraded"] else enabled}
-        return JSONResponse({"status": report["status"], "services": services})
+        status = 503 if report["status"] == "failing" else 200
+        return JSONResponse({"status": report["status"], "services": services}, status)
 
 
 def _add_state(router: APIRouter, store: Source, guards: Sequence[Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 MOST = 32
 """More ranges than this in one request are answered with the whole."""
 
+_FIRST = re.compile(r"\s*bytes\s*=\s*(\d{1,18})-")
 _SPEC = re.compile(r"(\d{0,19})-(\d{0,19})")
 
 
@@ -29,6 +30,12 @@ class Span:
 
 class Unsatisfiable(Exception):
     """None of the ranges overlaps the file: 416."""
+
+
+def first_wanted(header: str | None) -> int:
+    """Where a request will be read first, as far as its Range header says so without the size."""
+    match = _FIRST.match(header or "")
+    return int(match[1]) if match else 0
 
 
 def parse_range(header: str | None, size: int) -> list[Span] | None:

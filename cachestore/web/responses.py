@@ -35,6 +35,6 @@ class StoreResponse(Response):
                 )
             await send(message)
 
-        await self._serving.serve(self._key, scope, with_own)
+        await self._serving.serve(self._key, scope, receive, with_own)
         if self.background is not None:
             await self.background()

@@ -157,6 +157,10 @@ class R2Double:
         self._service.backend.create_bucket(made)
         return made
 
+    def allow_origin(self, origin: str) -> None:
+        """Let web pages of this origin (`https://example.com`) use it, as a CORS rule would."""
+        self._service.origins.add(origin)
+
     def down(self) -> None:
         """Refuse connections and drop those that there are, until `up()`. Objects stay."""
         server, thread = self._server, self._thread

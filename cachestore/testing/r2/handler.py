@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from cachestore.testing.r2 import control
 from cachestore.testing.r2.answer import PIECE, Answer, Body, refused
+from cachestore.testing.r2.cors import shown_to
 from cachestore.testing.r2.log import Entry
 from cachestore.testing.r2.request import Refusal, Request
 from cachestore.testing.r2.rules import Rule
@@ -126,7 +127,8 @@ class Handler(BaseHTTPRequestHandler):
         if entry:
             self.service.log.note(entry, status=answer.status)
         self.send_response(answer.status)
-        for name, value in answer.headers.items():
+        shown = shown_to(self.headers.get("Origin"), self.service.origins)
+        for name, value in {**answer.headers, **shown}.items():
             self.send_header(name, value)
         if answer.status not in BODILESS:
             self.send_header("Content-Length", str(answer.body.size))

@@ -7,6 +7,7 @@ import time
 
 from cachestore.testing.r2.answer import Answer, refused
 from cachestore.testing.r2.backend import Backend
+from cachestore.testing.r2.cors import is_preflight, preflight
 from cachestore.testing.r2.log import RequestLog
 from cachestore.testing.r2.request import Refusal, Request
 from cachestore.testing.r2.rules import Rules
@@ -27,11 +28,14 @@ class Service:
         self.rules = Rules()
         self.log = RequestLog()
         self.write_interval: float | None = None
+        self.origins: set[str] = set()
         self._lock = threading.Lock()
         self._written: dict[tuple[str, str], float] = {}
 
     def answer(self, request: Request, received: Received) -> Answer:
         """What R2 would answer, after it has taken effect; a refusal is an answer too."""
+        if self.origins and is_preflight(request.method, request.headers):
+            return preflight(request.headers, self.origins)
         try:
             check_form(request)
             check_signature(request, self.credentials, time.time())

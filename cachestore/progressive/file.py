@@ -1,0 +1,364 @@
+"""A large object that is read while it comes: all readers of this process share one of these."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from cachestore import events
+from cachestore.errors import CacheFull, CacheStoreError, Corrupt, RemoteUnavailable, StoreClosed
+from cachestore.keys import Place
+from cachestore.landed import Landed
+from cachestore.local.partial_rows import PartialRow
+from cachestore.policy.blocks import Layout
+from cachestore.progressive.job import Job, NoRoom, look
+from cachestore.progressive.past import PastTheCache
+from cachestore.progressive.reader import Reading
+from cachestore.progressive.table import BlockTable
+from cachestore.progressive.tools import Tools
+from cachestore.remote.base import RemoteBody
+from cachestore.remote.fetching import has_digest, verify_digest
+
+_TURN = 0.25
+
+
+class PartialFile(BlockTable):
+    """A partial copy, open. `fetched`: bytes that came while it was.
+
+    `on_idle` is called when the last reader has gone and no job is under way.
+    """
+
+    def __init__(
+        self, row: PartialRow, fd: int, place: Place, tools: Tools,
+        on_idle: Callable[[PartialFile], None],
+    ) -> None:  # fmt: skip
+        super().__init__(Layout(row.info.size, row.block))
+        self.row = row
+        self.fd = fd
+        self.place = place
+        self.landed: Landed | None = None
+        self.fetched = 0
+        self._tools = tools
+        self._on_idle = on_idle
+        self._past = PastTheCache(tools.remote, row.info, row.block)
+        self._bypassed = False
+        self._failed: BaseException | None = None
+        self._readers: set[int] = set()
+        self._landing = False
+        self._closed = False
+        self._ended = False
+
+    def renew(self) -> None:
+        """In a forked child: the parent's threads do not live here."""
+        super().renew()
+        self._landing = False
+
+    # -- readers -----------------------------------------------------------------------------------
+
+    def reader(self, *, begun: bool = False) -> Reading | None:
+        """A new reader; None if it has just been closed."""
+        with self._changed:
+            if self._closed:
+                return None
+            ahead = self._tools.options.read_ahead_bytes // self.row.block
+            reader = Reading(self, ahead, begun=begun)
+            reader.fetched = self.fetched
+            self._readers.add(reader.id)
+            return reader
+
+    def leave(self, reader: Reading) -> None:
+        if not reader.begun:
+            here = max(0, reader.read - (self.fetched - reader.fetched))
+            self._tools.events.emit(events.Hit(self.row.key, here, "partial"))
+        with self._changed:
+            self._readers.discard(reader.id)
+            for job in set(self._flying.values()):
+                job.readers.discard(reader.id)
+        self._may_close()
+
+    def _may_close(self) -> None:
+        with self._changed:
+            if self._closed or self._readers or self._flying or self._landing:
+                return
+            self._closed = True
+            self._on_idle(self)
+        self._tools.files.unlock(self.fd)
+        self._tools.files.close(self.fd)
+
+    def stop(self, seconds: float) -> None:
+        """The store closes: nothing more is fetched. Waits so long until what came is noted."""
+        with self._changed:
+            self._ended = True
+            for job in set(self._flying.values()):
+                job.stop()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._flying, seconds)
+
+    def discard(self) -> None:
+        """Another one was opened first."""
+        self._tools.files.unlock(self.fd)
+        self._tools.files.close(self.fd)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def read_at(self, reader: Reading, at: int, count: int) -> bytes:
+        """See `Reading.read_at`."""
+        end = min(at + count, self.layout.size)
+        if at >= end:
+            return b""
+        here = 0 if self._bypassed else self._have(reader, at, end)
+        if here:
+            try:
+                data = os.pread(self.fd, here, at)
+            except OSError as error:
+                self._bypass(error)
+            else:
+                return data
+        return self._past.read(at, end)
+
+    def _have(self, reader: Reading, at: int, end: int) -> int:
+        """Wait for bytes from `at` on; how many are here. 0: they are not had from the cache."""
+        ahead = reader.ahead.after(at, end, self.layout)
+        block = self.layout.block_of(at)
+        job: Job | None = None
+        while True:
+            with self._changed:
+                if self._failed is not None:
+                    raise self._failed
+                here = self.layout.here(self._masks, at, end)
+                if here or self._bypassed:
+                    begun = self._begin_ahead(reader, ahead)
+                    break
+                if self._ended:
+                    raise StoreClosed("the store was closed; what is not here cannot be read")
+                flying = self._flying.get(block)
+                if flying is None and job is not None and job.error is not None:
+                    raise job.error
+                begun = [] if flying else [self._new(block, block + 1, at, block + 1)]
+                job = flying or begun[0]
+                job.readers.add(reader.id)
+            if begun:
+                self._submit(begun)
+                continue
+            self._await(job)
+        self._submit(begun)
+        return here
+
+    def _await(self, job: Job) -> None:
+        """Until something came; gives up after a silence as long as the miss deadline."""
+        with self._changed:
+            if not job.done:
+                self._changed.wait(_TURN)
+        silence = self._tools.clock.monotonic() - job.moved
+        if not job.done and silence > self._tools.options.miss_deadline:
+            raise RemoteUnavailable(
+                f"no bytes of {self.row.key!r} arrived for {silence:.0f} s; try again later"
+            )
+
+    def _begin_ahead(self, reader: Reading, ahead: range) -> list[Job]:
+        """Under the lock: a job for the blocks ahead that nobody fetches yet."""
+        for block in ahead:
+            if block in self._flying:
+                self._flying[block].readers.add(reader.id)
+        jobs = [] if self._ended or self._bypassed else self._jobs_for(ahead)
+        for job in jobs:
+            job.readers.add(reader.id)
+        return jobs
+
+    def _jobs_for(self, blocks: range) -> list[Job]:
+        """Under the lock: a job for the first run of blocks that nobody fetches yet, if any."""
+        first, end = self._free_run(blocks)
+        return [self._new(first, end, self.layout.span(first)[0], first)] if first < end else []
+
+    def _new(
+        self, first: int, end: int, at: int, urgent: int, body: RemoteBody | None = None
+    ) -> Job:
+        """Under the lock: a job, not begun yet."""
+        at = self.layout.start_of_page(at)
+        return self._take(Job(self, self._tools, first, end, at, urgent=urgent, body=body))
+
+    def _submit(self, jobs: list[Job]) -> None:
+        try:
+            self._tools.submit(*(job.run for job in jobs))
+        except BaseException as error:
+            for job in jobs:
+                job.error = job.error or error
+                self.over(job)
+            raise
+
+    def begin(self, at: int, body: RemoteBody) -> None:
+        """Take what comes with an answer whose first byte is the one at `at`.
+
+        And the ends of the file, where many formats keep their index, as far as that is asked for.
+        """
+        options, block = self._tools.options, self.layout.block_of(at)
+        with self._changed:
+            jobs = [self._new(block, block + 1, at, block + 1, body)]
+            for blocks in self.layout.ends(
+                options.prefetch_head_bytes, options.prefetch_tail_bytes
+            ):
+                jobs += self._jobs_for(blocks)
+            for job in jobs:
+                job.urgent = job.end
+        self._submit(jobs)
+
+    # -- the whole ---------------------------------------------------------------------------------
+
+    def fill(self, progress: Callable[[], None]) -> Landed | None:
+        """Fetch all that is missing; the file once it is whole. None: it is over, look again.
+
+        `progress` is called as bytes come. Raises what hinders.
+        """
+        reader = self.reader()
+        if reader is None:
+            return None
+        try:
+            while self.landed is None:
+                if not self._fill_on(reader, progress):
+                    return None
+            return self.landed
+        finally:
+            reader.close()
+
+    def _fill_on(self, reader: Reading, progress: Callable[[], None]) -> bool:
+        """A step of `fill`; False when the partial copy is over."""
+        options = self._tools.options
+        step = max(1, options.part_size // self.row.block)
+        jobs: list[Job] = []
+        with self._changed:
+            if self._failed is not None:
+                raise self._failed
+            if self._bypassed:
+                raise CacheFull(f"no room for all of {self.row.key!r}")
+            under_way = set(self._flying.values())
+            free = [block for block in range(self.layout.count) if self._is_free(block)]
+            while free and len(under_way) + len(jobs) < options.download_parts:
+                first = end = free[0]
+                while end in free[:step]:
+                    end += 1
+                free = free[end - first :]
+                at = self.layout.page_span(first, _first_missing(self._masks.get(first, 0)))[0]
+                jobs.append(self._new(first, end, at, end))
+            for job in (*under_way, *jobs):
+                job.readers.add(reader.id)
+            waits = list(under_way)
+            nothing = not (free or jobs or under_way or self._landing)
+        self._submit(jobs)
+        if nothing:
+            if not self._tools.partials.stays(self.row):
+                self._over()
+                return self.landed is not None
+            self._submit_landing()
+        with self._changed:
+            self._changed.wait(_TURN)
+        for job in waits:
+            if job.done and job.error is not None:
+                raise job.error
+        if not waits or any(job.moved > self._tools.clock.monotonic() - _TURN for job in waits):
+            progress()
+        return True
+
+    # -- the end of a job --------------------------------------------------------------------------
+
+    def over(self, job: Job) -> None:
+        """A job has ended."""
+        self._judge(job.error)
+        with self._changed:
+            job.done = True
+            for block in range(job.first, job.end):
+                if self._flying.get(block) is job:
+                    del self._flying[block]
+            self._changed.notify_all()
+        self.fetched += job.fetched
+        if job.fetched and self._tools.partials.whole_blocks(self.row) == self.layout.count:
+            self._submit_landing()
+        self._may_close()
+
+    def _judge(self, error: BaseException | None) -> None:
+        """What an error means for the others."""
+        if isinstance(error, NoRoom) and not self._tools.partials.stays(self.row):
+            self._over()
+        elif isinstance(error, NoRoom) or _is_disk(error):
+            self._bypass(error)
+
+    def _bypass(self, error: BaseException | None) -> None:
+        """The cache does not take it: reads go on, past it."""
+        with self._changed:
+            told, self._bypassed = self._bypassed, True
+            self._changed.notify_all()
+        if not told:
+            self._tools.events.emit(events.Trouble(self.row.key, "cache", f"bypassed: {error}"))
+
+    def _over(self) -> None:
+        """It is a copy by now, by another process, or was given up."""
+        row = self._tools.downloader.copy_of(self.row.key)
+        with self._changed:
+            if row is not None and row.row is not None and _is_file(self.fd, row.row.inode):
+                self.landed = row
+                self._masks = {n: self.layout.whole(n) for n in range(self.layout.count)}
+            else:
+                self._bypassed = True
+            self._changed.notify_all()
+
+    # -- becoming a copy ---------------------------------------------------------------------------
+
+    def _submit_landing(self) -> None:
+        with self._changed:
+            if self._landing or self.landed is not None or self._closed:
+                return
+            self._landing = True
+        try:
+            self._tools.submit(self._land)
+        except StoreClosed:
+            with self._changed:
+                self._landing = False
+
+    def _land(self) -> None:
+        partials, row = self._tools.partials, self.row
+        try:
+            if partials.try_lock(row, self.layout.count):
+                try:
+                    self._land_alone()
+                finally:
+                    partials.unlock(row, self.layout.count)
+        except Corrupt as error:
+            self._tools.events.emit(events.Trouble(row.key, "cache", str(error)))
+            partials.drop(row)
+            self._failed = error
+        except OSError as error:
+            self._bypass(error)
+        finally:
+            with self._changed:
+                self._landing = False
+                self._changed.notify_all()
+            self._may_close()
+
+    def _land_alone(self) -> None:
+        """Verify the whole, and admit it."""
+        if not self._tools.partials.stays(self.row):
+            return self._over()
+        look(self, self._tools, 0, self.layout.count)
+        if any(self.mask(n) != self.layout.whole(n) for n in range(self.layout.count)):
+            return None
+        if has_digest(self.row.info):
+            verify_digest(self.fd, self.row.info)
+        grant = self._tools.partials.grant(self.row)
+        self.landed = self._tools.downloader.land(
+            self.fd, self.row.part, self.row.info, grant, self.place, self.row.token
+        )
+        return None
+
+
+def _first_missing(mask: int) -> int:
+    page = 0
+    while mask >> page & 1:
+        page += 1
+    return page
+
+
+def _is_disk(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and not isinstance(error, CacheStoreError)
+
+
+def _is_file(fd: int, inode: int) -> bool:
+    return os.fstat(fd).st_ino == inode
