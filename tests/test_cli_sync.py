@@ -104,7 +104,7 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(cli: Cli, r2_double: R2Double) -> N
     last = json.loads(out.splitlines()[-1])
     assert last["stopped"] == "interrupted"
     assert 4 <= last["uploaded"] < 30
-    assert last["uploaded"] + last["left"] == 30
+    assert last["uploaded"] + last["left"] == 30, last
     done = subprocess.run(
         [*command, "--json"], capture_output=True, text=True, timeout=60, check=True,
         env={**os.environ, "PYTHONPATH": str(DOCS.parent.parent)}, cwd=cli.folder,

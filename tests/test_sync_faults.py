@@ -24,8 +24,10 @@ from cachestore.events import Event, Uploaded
 from cachestore.ingest import SyncReport, sync
 from cachestore.ingest.reading import Changing, whole
 from cachestore.ingest.scan import source_at
+from cachestore.ingest.turns import Turns
 from cachestore.local.claims import FOLDER, Claims
 from cachestore.model import Attributes
+from cachestore.remote.sending import SendCancelled
 from cachestore.store import CacheStore
 from cachestore.testing.r2 import R2Double
 
@@ -238,6 +240,32 @@ def test_a_file_that_is_refused_fails_alone(
     report = sync(store, folder)
     assert counts(report) == (9, 0, 1)
     assert (report.errors[0].path, report.stopped) == ("0/f0003.jpg", "")
+
+
+def test_a_file_that_is_being_read_when_the_run_ends_did_not_fail(
+    store: CacheStore, folder: Path, r2_double: R2Double
+) -> None:
+    write(folder, "a.bin", b"a" * 3_000_000)
+    source = source_at(str(folder), "a.bin")
+    turns = Turns(store.options, store.core.clock, 10.0, None)
+    turns.stop("interrupted")
+    with (
+        pytest.raises(SendCancelled),
+        whole(source, md5=False, cancelled=turns.is_stopped),
+    ):
+        pass
+    refused = threading.Event()
+
+    def tell(step: Any) -> None:
+        if step.what == "failed":
+            refused.set()
+
+    fill(folder, 30)
+    r2_double.rules.add("status", method="PUT", status=403, code="AccessDenied")
+    report = sync(store, folder, progress=tell)
+    assert refused.is_set()
+    assert {"stopped" in each.error for each in report.errors} == {False}
+    assert report.failed + report.left == 31
 
 
 def test_nothing_listens(folder: Path, r2_double: R2Double, tmp_path: Path) -> None:

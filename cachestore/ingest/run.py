@@ -21,6 +21,7 @@ from cachestore.ingest.report import Progress, SyncError, SyncReport, What
 from cachestore.ingest.scan import Patterns, Scanner, own_folders
 from cachestore.ingest.sidecars import SUFFIX, SidecarWriter
 from cachestore.ingest.turns import Stopped, Turns
+from cachestore.remote.sending import SendCancelled
 from cachestore.store import CacheStore
 
 _BATCH = 256
@@ -224,7 +225,7 @@ class Run:
     def _deliver(self, item: Item) -> Done:
         try:
             done = self._delivery.take(item)
-        except Stopped:
+        except (Stopped, SendCancelled):
             return Done("left")
         item.seen = done.seen or item.seen
         return done
