@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import crawl, facts, hit_rate, hits, policy_cost, puts, restart, seek, ttl
+from benchmarks import crawl, facts, hit_rate, hits, policy_cost, puts, restart, seek, serve, ttl
 from benchmarks.rig import OUT
 
 
@@ -26,6 +26,7 @@ ALL = {
     "crawl": crawl.run,
     "policy_cost": policy_cost.run,
     "seek": seek.run,
+    "serve": serve.run,
 }
 
 
