@@ -16,6 +16,7 @@ from benchmarks import (
     puts,
     restart,
     seek,
+    serve,
     ttl,
 )
 from benchmarks.rig import OUT
@@ -38,6 +39,7 @@ ALL = {
     "policy_cost": policy_cost.run,
     "bulk_sync": bulk_sync.run,
     "seek": seek.run,
+    "serve": serve.run,
 }
 
 

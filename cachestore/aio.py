@@ -18,7 +18,15 @@ from cachestore.flight import Pool
 from cachestore.keys import check_key
 from cachestore.links import Links
 from cachestore.listing import Item
-from cachestore.model import FlushReport, Minute, ObjectInfo, PendingItem, PresignedUpload, Tally
+from cachestore.model import (
+    FlushReport,
+    Minute,
+    ObjectInfo,
+    PendingItem,
+    PresignedUpload,
+    PutRequest,
+    Tally,
+)
 from cachestore.opened import OpenFile
 from cachestore.options import Options
 from cachestore.receipts import Receipt, State
@@ -156,6 +164,14 @@ class AsyncCacheStore:
 
     async def presign_put(self, key: str, **announced: Any) -> PresignedUpload:
         return await self._run(lambda: self.sync.presign_put(key, **announced))
+
+    async def presign_puts(
+        self, uploads: Iterable[PutRequest], expires_in: int = 3600
+    ) -> builtins.list[PresignedUpload]:
+        return await self._run(lambda: self.sync.presign_puts(uploads, expires_in))
+
+    async def presign_post(self, key: str, **announced: Any) -> PresignedUpload:
+        return await self._run(lambda: self.sync.presign_post(key, **announced))
 
     async def confirm_upload(self, key: str, **announced: Any) -> ObjectInfo:
         return await self._run(lambda: self.sync.confirm_upload(key, **announced))

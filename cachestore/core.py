@@ -18,6 +18,7 @@ from cachestore.files import Files
 from cachestore.flight import Flights, Pool
 from cachestore.janitor import Janitor
 from cachestore.keys import Place
+from cachestore.local.announcements import Announcements
 from cachestore.local.board import Board
 from cachestore.local.bypass import Bypass
 from cachestore.local.cache import CacheFiles
@@ -69,9 +70,10 @@ class Core:
     census: Census
     hot: HotMap
     index: PendingIndex
-    downloads: Flights
-    asks: Flights
-    workers: Pool
+    announcements: Announcements
+    downloads: Flights = field(default_factory=lambda: Flights(Pool(32, "cachestore-get")))
+    asks: Flights = field(default_factory=lambda: Flights(Pool(8, "cachestore-ask")))
+    workers: Pool = field(default_factory=lambda: Pool(8, "cachestore-warm"))
     progressive: Progressive | None = None
     closed: bool = False
     warned: bool = False

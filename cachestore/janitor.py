@@ -65,6 +65,8 @@ class Janitor:
         self._partials = partials
         self._minutes = minutes
         self._folder = folder
+        self.unconfirmed: Callable[[], Callable[[], int] | None] = lambda: None
+        """A weak reference to what ends announced uploads, which is set by who can."""
         self._lead = Lead(files, cache.root / "janitor.lock")
         self._reads: dict[str, tuple[int, float]] = {}
         self._lock = ForkLock()
@@ -130,11 +132,11 @@ class Janitor:
         Copies: "expired" (nobody asked for them), "evicted" (the limits), "freed" (the disk's
         free share). Files: "condemned" (had left, and were in use until now), "orphaned" (known
         to nobody), "unfinished" (of processes that died), "files" (others of ours), "bodies" (of
-        the spool).
+        the spool), "unconfirmed" (uploads that were announced, and not confirmed in time).
         """
         done = dict.fromkeys(
             ("expired", "evicted", "freed", "condemned", "orphaned", "unfinished", "files",
-             "bodies"), 0,
+             "bodies", "unconfirmed"), 0,
         )  # fmt: skip
         self.flush_hits()
         self._room.forget()
@@ -158,6 +160,8 @@ class Janitor:
                 where = "spool" if name == "bodies" else "cache"
                 self._events.emit(Trouble("", where, f"cleaning: {error}"))
         self._sync()
+        sweep = self.unconfirmed()
+        done["unconfirmed"] = 0 if sweep is None else sweep()
         return done
 
     def quick(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cachestore.core import Core, utc
-from cachestore.errors import Unsupported
+from cachestore.errors import CacheStoreError, Unsupported
 from cachestore.local.url_secret import url_secret
 from cachestore.model import PresignedUpload
 from cachestore.policy.tokens import BadToken, read, sign, window_end
@@ -16,13 +16,17 @@ from cachestore.policy.tokens import BadToken, read, sign, window_end
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What a client may upload. `size` is exact, `max_size` a limit (bytes)."""
+    """What a client may upload. `size` is exact, `max_size` a limit (bytes).
+
+    `note`: what it is noted by until it is confirmed.
+    """
 
     key: str
     content_type: str
     size: int | None
     max_size: int
     sha256: str | None
+    note: str | None = None
 
 
 class Links:
@@ -53,6 +57,10 @@ class Links:
             )
         return base.rstrip("/")
 
+    def check_possible(self, key: str) -> None:
+        """Raise `Unsupported` where there can be no URL."""
+        self._base(key)
+
     def get(self, key: str, expires_in: float) -> str:
         """A URL that reads the key; the same one for half of its time."""
         base = self._base(key)
@@ -66,7 +74,8 @@ class Links:
         expires = int(self._core.clock.now() + expires_in)
         claims: dict[str, Any] = {
             "o": "put", "k": announced.key, "t": announced.content_type, "m": announced.max_size,
-            "s": announced.size, "h": announced.sha256, "n": secrets.token_hex(8),
+            "s": announced.size, "h": announced.sha256,
+            "n": announced.note or secrets.token_hex(8),
         }  # fmt: skip
         token = sign(self._secret(), claims, expires)
         headers = {"Content-Type": announced.content_type}
@@ -79,7 +88,19 @@ class Links:
     def announced(self, token: str) -> Announced:
         """What a token of `put` allows. Raises `BadToken`."""
         claims = self._claims(token, "put")
-        return Announced(claims["k"], claims["t"], claims["s"], claims["m"], claims["h"])
+        return Announced(
+            claims["k"], claims["t"], claims["s"], claims["m"], claims["h"], claims["n"]
+        )
+
+    def received(self, announced: Announced, operation: str) -> None:
+        """What was announced is here, put as `operation`; a note that cannot be kept is lost."""
+        core = self._core
+        try:
+            place = core.spool.place(announced.key)
+            with core.spool.lock(place):
+                core.announcements.received(place, announced.note or "", operation)
+        except (OSError, CacheStoreError) as error:
+            core.trouble("spool", error)
 
     def _claims(self, token: str, operation: str) -> dict[str, Any]:
         claims = read(self._secret(), token, self._core.clock.now())

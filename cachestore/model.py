@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Required, TypedDict
 
 Storage = Literal["remote", "cached", "pending", "local"]
 
@@ -36,7 +36,7 @@ class RemoteObject:
     """What a remote says of an object. `modified` in seconds since the epoch.
 
     `sha256` (hex) is the one that we stored with it, None for objects of others. `etag` has no
-    quotes.
+    quotes. `announced`: the mark of the presigned URL that it was uploaded with.
     """
 
     key: str
@@ -47,6 +47,7 @@ class RemoteObject:
     cache_control: str | None = None
     modified: float = 0.0
     sha256: str | None = None
+    announced: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ class ListPage:
 class PresignedUpload:
     """How a client uploads directly: send `method` to `url` with exactly `headers`.
 
-    `fields` is always empty (no form upload); `expires_at` is UTC.
+    `fields` is empty but for a form (`presign_post`), where they come before the file, which is
+    the last field. `expires_at` is UTC.
     """
 
     url: str
@@ -78,6 +80,16 @@ class PresignedUpload:
     headers: Mapping[str, str]
     fields: Mapping[str, str]
     expires_at: datetime
+
+
+class PutRequest(TypedDict, total=False):
+    """One upload of `presign_puts`: what `presign_put` takes. `key` must be there."""
+
+    key: Required[str]
+    content_type: str | None
+    size: int | None
+    max_size: int | None
+    sha256: str | None
 
 
 PendingState = Literal["waiting", "uploading", "retrying", "parked", "foreign", "unreadable"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +20,9 @@ from cachestore.downloader import Downloader
 from cachestore.errors import ConfigError, SpoolError
 from cachestore.events import Events, log
 from cachestore.files import Files
-from cachestore.flight import Flights, Pool
+from cachestore.flight import Pool
 from cachestore.janitor import Janitor
+from cachestore.local.announcements import Announcements
 from cachestore.local.board import Board
 from cachestore.local.bookkeeping import log_pages
 from cachestore.local.bypass import Bypass
@@ -130,7 +133,7 @@ def assemble(
     folder = LocalFolder(options.local_dir, remote_id, files, clock, options.lock_timeout)
     guarded = None if remote is None else GuardedRemote(remote, clock, events)
     budget, bypass = Budget(options.in_flight_bytes), Bypass(files, clock, options.handout_grace)
-    hot = HotMap(board, clock.now if clock.__class__ is not SystemClock else _now())
+    hot = HotMap(board, _now(clock), options.web_memory_bytes)
     uploader = Uploader(
         guarded, spool=spool, copies=CacheCopies(catalog, cache, room, files, clock),
         changes=FolderChanges(folder, spool, files), files=files, clock=clock, events=events,
@@ -150,9 +153,9 @@ def assemble(
         remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, room=room,
         hand_outs=HandOuts(spool, cache, room, files), facts=Facts(root / "facts", board),
         bypass=bypass, folder=folder, remote=guarded, uploader=uploader, janitor=janitor, hot=hot,
-        minutes=minutes, index=PendingIndex(spool), workers=Pool(8, "cachestore-warm"),
+        minutes=minutes, index=PendingIndex(spool),
         census=_census(catalog, guarded, files, clock, events, options, root / "census.lock"),
-        downloads=Flights(Pool(32, "cachestore-get")), asks=Flights(Pool(8, "cachestore-ask")),
+        announcements=Announcements(files, options.spool_dir),
     )  # fmt: skip
     return _with_blocks(core, partials, downloader, budget), downloader
 
@@ -198,10 +201,9 @@ def _census(
     )
 
 
-def _now() -> Any:
-    import time
-
-    return time.time
+def _now(clock: Clock) -> Callable[[], float]:
+    """The time as quickly as it can be had."""
+    return time.time if clock.__class__ is SystemClock else clock.now
 
 
 def _reporter(events: Events) -> Any:

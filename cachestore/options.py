@@ -102,6 +102,8 @@ class Options:
     leader_interval: float = 1.0
 
     upload_max_bytes: int = 10_000_000
+    upload_confirm_within: float | None = 86400.0
+    web_memory_bytes: int = 32 * MIB
     public_base_url: str | None = None
     url_secret: str | None = field(default=None, repr=False)
     own_urls: bool = False

@@ -9,7 +9,9 @@ from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
+from weakref import WeakMethod
 
+from cachestore.announcing import Announcer
 from cachestore.checking import Checker, FsckReport
 from cachestore.core import Core
 from cachestore.downloader import Downloader
@@ -20,20 +22,21 @@ from cachestore.health import Health
 from cachestore.keys import check_key, check_prefix
 from cachestore.links import Links
 from cachestore.listing import Item, Lister
-from cachestore.model import FlushReport, Minute, ObjectInfo, PendingItem, PresignedUpload, Tally
+from cachestore.model import FlushReport, Minute, ObjectInfo, PendingItem, Tally
 from cachestore.opened import OpenFile
 from cachestore.options import Options
 from cachestore.presigning import Presigner
 from cachestore.reading import Reader
 from cachestore.receipts import Receipt
 from cachestore.stats import Counts
+from cachestore.store_urls import StoreUrls
 from cachestore.upkeep import Keeper, WarmReport
 from cachestore.writing import Durability, Writer
 
 Build = Callable[[], tuple[Core, Downloader]]
 
 
-class CacheStore:
+class CacheStore(StoreUrls):
     """Files under keys: local disk in front, a bucket behind. Made by `open_store`.
 
     Safe to share by threads; several stores may use the same folders. Every method may raise
@@ -55,7 +58,11 @@ class CacheStore:
         self._reader = Reader(core, finder)
         self._lister = Lister(core)
         self._links = Links(core)
-        self._presigner = Presigner(core, finder, self._links)
+        self._announcer = Announcer(core, self._writer)
+        self._presigner = Presigner(
+            core, finder, self._reader, self._writer, self._links, self._announcer
+        )
+        core.janitor.unconfirmed = WeakMethod(self._announcer.sweep)
         self._keeper = Keeper(core, self._reader)
         self._health = Health(core)
         follow.reader, follow.presigner = self._reader, self._presigner
@@ -200,54 +207,6 @@ class CacheStore:
         """
         return self._lister.list(prefix, delimiter)
 
-    # -- URLs ----------------------------------------------------------------------------------
-
-    def url(self, key: str) -> str:
-        """A URL for the key: below `R2_PUBLIC_URL` if that is set, else presigned for an hour."""
-        return self._presigner.url(key)
-
-    def presign_get(self, key: str, expires_in: int = 3600, *, reuse: bool = True) -> str:
-        """A URL that reads the key for at most `expires_in` seconds, at least half of that.
-
-        `reuse`: give the same URL again for half its time, so that clients can cache. Waits for
-        a pending upload. Raises `NotFound` (deleted here), `RemoteUnavailable`, `Unsupported`.
-        """
-        return self._presigner.get(key, expires_in, reuse=reuse)
-
-    def presign_put(
-        self,
-        key: str,
-        content_type: str | None = None,
-        size: int | None = None,
-        max_size: int | None = None,
-        sha256: str | None = None,
-        expires_in: int = 3600,
-    ) -> PresignedUpload:
-        """How a client uploads directly; call `confirm_upload` afterwards."""
-        return self._presigner.put(
-            key,
-            content_type=content_type,
-            size=size,
-            max_size=max_size,
-            sha256=sha256,
-            expires_in=expires_in,
-        )
-
-    def confirm_upload(
-        self,
-        key: str,
-        size: int | None = None,
-        sha256: str | None = None,
-        content_type: str | None = None,
-    ) -> ObjectInfo:
-        """Check a direct upload against what was announced.
-
-        Raises `ConfirmFailed` (not a FileNotFoundError); the key does not exist afterwards.
-        """
-        return self._presigner.confirm(
-            key, size=size, sha256=sha256, content_type=content_type, writer=self._writer
-        )
-
     # -- pending work --------------------------------------------------------------------------
 
     def pending(self) -> builtins.list[PendingItem]:
@@ -273,6 +232,7 @@ class CacheStore:
         """Start uploading what earlier runs left, without waiting for the first put."""
         self._core.check_open()
         self._core.uploader.start()
+        self._core.janitor.start()
 
     # -- upkeep --------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -267,14 +267,45 @@ class Writer:
         core.check_open()
         key = check_key(key)
         if core.is_local(key):
-            id_ = new_id()
-            with core.spool.lock(core.spool.place(key)) as folder:
-                void = self._void(key)
-                core.folder.publish_delete(key, id_, replaces=None if void is None else void.id)
-                self._retire_held(key, void, folder)
-            self._after_local(key, void, events.Spooled(key, 0, "delete", id_))
-            return
-        self._publish(self._ticket(key, None, Attributes("")), None)
+            self._delete_local(key)
+        else:
+            self._publish(self._ticket(key, None, Attributes("")), None)
+
+    def _delete_local(self, key: str, may: Callable[[], bool] = lambda: True) -> bool:
+        """`may`: asked under the key's lock."""
+        core, id_ = self._core, new_id()
+        with core.spool.lock(core.spool.place(key)) as folder:
+            if not may():
+                return False
+            void = self._void(key)
+            core.folder.publish_delete(key, id_, replaces=None if void is None else void.id)
+            self._retire_held(key, void, folder)
+        self._after_local(key, void, events.Spooled(key, 0, "delete", id_))
+        return True
+
+    def _is_still(self, key: str, id_: str) -> bool:
+        """True if that is the operation of the key's file, and nobody edited it."""
+        core = self._core
+        newest = core.newest(key, core.spool.place(key))
+        there = core.folder.locate(key)
+        return newest is not None and newest.id == id_ and there is not None and there.as_recorded
+
+    def delete_received(self, key: str, id_: str, may: Callable[[], bool]) -> bool:
+        """Delete what was put into LOCAL_DIR as `id_`; False if it is not the newest any more.
+
+        `may` is asked under the key's lock.
+        """
+        if not self._core.is_local(key):
+            return False
+        return self._delete_local(key, lambda: may() and self._is_still(key, id_))
+
+    def delete_unchanged(self, key: str, token: int) -> bool:
+        """Delete a key of the bucket; False if it changed since its `token` was read."""
+        try:
+            self._publish(self._ticket(key, None, Attributes("")), None, token)
+        except Overtaken:
+            return False
+        return True
 
     def delete_all(self, keys: list[str]) -> int:
         """Hide many keys before returning; each change is durable. Returns how many."""

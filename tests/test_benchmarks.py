@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bulk_sync, crawl, facts, policy_cost, restart, rig, ttl
+from benchmarks import bulk_sync, crawl, facts, load, policy_cost, restart, rig, serve, ttl
 from benchmarks.__main__ import ALL, main
 from benchmarks.lab import small
 from benchmarks.traces import synthetic
@@ -102,3 +102,12 @@ def test_each_is_run_by_make_bench_and_can_be_run_alone(name: str) -> None:
 def test_an_unknown_benchmark_is_named() -> None:
     with pytest.raises(SystemExit, match="no benchmark magic"):
         main(["magic"])
+
+
+def test_servers_are_asked_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "APPS", ("constant", "cachestore"))
+    monkeypatch.setattr(serve, "_rclone_program", lambda: None)
+    found = serve.measure(tmp_path, 1, 0.2, load.rate)
+    assert list(found) == ["constant", "cachestore"]
+    assert all(turn.rate > 1 and turn.cost > 0 for turns in found.values() for turn in turns)
+    assert 0 < serve.ratio_of(found, "cachestore", "constant") < 20

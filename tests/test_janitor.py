@@ -26,7 +26,18 @@ from cachestore.testing.contract_tools import put as upload
 
 DAY = 86400.0
 NOTHING = dict.fromkeys(
-    ("expired", "evicted", "freed", "condemned", "orphaned", "unfinished", "files", "bodies"), 0
+    (
+        "expired",
+        "evicted",
+        "freed",
+        "condemned",
+        "orphaned",
+        "unfinished",
+        "files",
+        "bodies",
+        "unconfirmed",
+    ),
+    0,
 )
 
 

@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
         ("UPLOAD_WORKERS", "0", "at least 1"),
         ("UPLOAD_WORKERS", "1.5", "whole number"),
         ("UPLOAD_PART_SIZE", "1MB", "at least 5 MiB"),
+        ("UPLOAD_CONFIRM_WITHIN", "1h", "at least 2 hours, or none"),
         ("SPOOL_BACK_PRESSURE", "explode", "expected one of block, through, raise"),
         ("R2_JURISDICTION", "mars", "expected one of eu, fedramp, us"),
         ("LOCAL_ONLY_PREFIXES", "/samples/", "do not begin with '/'"),

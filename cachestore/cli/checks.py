@@ -23,6 +23,7 @@ from cachestore.local.disks import disk_of, missing_powers
 from cachestore.model import Attributes
 from cachestore.options import Options
 from cachestore.policy.diagnosis import likely_cause
+from cachestore.policy.wire import ANNOUNCED_NAME
 from cachestore.remote.s3 import S3Remote
 from cachestore.settings import Settings
 
@@ -228,8 +229,9 @@ def check_cors(options: Options, origin: str) -> Check:
         )  # fmt: skip
     finally:
         remote.close()
+    headers = f"content-type,x-amz-meta-{ANNOUNCED_NAME}"
     asked = {"Origin": origin, "Access-Control-Request-Method": "PUT",
-             "Access-Control-Request-Headers": "content-type"}  # fmt: skip
+             "Access-Control-Request-Headers": headers}  # fmt: skip
     fix = "paste into the bucket's CORS policy: " + json.dumps(cors_rules(origin))
     try:
         with urlopen(Request(made.url, method="OPTIONS", headers=asked), timeout=10) as answer:

@@ -148,6 +148,7 @@ _CLEANED = {
     "unfinished": "what processes that died had begun",
     "files": "other files of ours that were left over",
     "bodies": "of the spool: what has no ticket went to quarantine",
+    "unconfirmed": "uploads by URL that nobody confirmed in time",
 }
 
 

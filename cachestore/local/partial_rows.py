@@ -8,15 +8,18 @@ When the reservation goes, these rows go with it.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cachestore.local.catalog_rows import JunkRow, is_copy_name
 from cachestore.local.room_rows import Reserved, give_up
 from cachestore.model import RemoteObject
 from cachestore.policy.blocks import PAGES
 
+PART_NAME = re.compile(r"partial/[0-9a-f]{64}-[0-9a-f]{16}\.part")
 _COLUMNS = "p.key, p.part, r.goal, r.id, r.bytes, p.block, p.token, p.validated, p.used, p.info"
 _SELECT = f"SELECT {_COLUMNS} FROM partials p JOIN reserved r ON r.part = p.part"
 _HERE = 1 << 32
@@ -47,12 +50,16 @@ class PartialRow:
 
 
 def _row(values: Any) -> PartialRow:
-    """Raises what a broken row raises; the catalog takes that for a broken database."""
+    """Raises `JunkRow` for what this library never wrote."""
     key, part, goal, id_, size, block, token, validated, used, info = values
     try:
         told, began = RemoteObject(**json.loads(info)), int(token, 16)
+        # A planted name must not lead to a file outside the cache.
+        ours = bool(PART_NAME.fullmatch(part)) and is_copy_name(goal)
+        if not ours or block <= 0 or told.size <= 0:
+            raise ValueError("it names no file of ours")
     except (ValueError, TypeError) as error:
-        raise sqlite3.DatabaseError("a broken row of a partial copy") from error
+        raise JunkRow("a broken row of a partial copy") from error
     return PartialRow(key, part, goal, id_, size, block, began, validated, used, told)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cachestore.clock import Clock
-from cachestore.files import Files
+from cachestore.files import Files, is_plain, is_real_folder
 from cachestore.keys import Place
 from cachestore.local import partial_rows as rows
 from cachestore.local.cache import CacheFiles
@@ -93,8 +93,10 @@ class Partials:
     def open(self, row: PartialRow) -> int | None:
         """The file, locked against removal; None if it has gone."""
         path = self._cache.root / row.part
+        if not is_plain(path) or not is_real_folder(path.parent):
+            return None
         try:
-            fd = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC)
+            fd = self._files.open_shared(path)
         except OSError:
             return None
         try:

@@ -20,7 +20,14 @@ def url_secret(files: Files, spool_dir: Path, configured: str | None) -> bytes:
     """The secret's bytes. Raises `SpoolError` when it can be neither read nor made."""
     if configured:
         return configured.encode()
-    path = spool_dir / NAME
+    return kept_random(files, spool_dir / NAME)
+
+
+def kept_random(files: Files, path: Path) -> bytes:
+    """64 random hex digits, made by the first who asks and the same for all after.
+
+    Raises `SpoolError` when they can be neither read nor made.
+    """
     try:
         try:
             return _kept(files, path)
@@ -39,7 +46,7 @@ def _kept(files: Files, path: Path) -> bytes:
 
 def _made(files: Files, path: Path) -> bytes:
     """A new one, whole before it has its name; whoever comes second takes the first one's."""
-    temporary = path.with_name(f"{NAME}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     fd = files.create(temporary)
     try:
         try:

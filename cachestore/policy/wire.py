@@ -14,6 +14,9 @@ OWN_PREFIX = "cachestore-"
 SHA256_NAME = "cachestore-sha256"
 """The metadata entry that carries our digest (hex); hidden from callers."""
 
+ANNOUNCED_NAME = "cachestore-announced"
+"""Signed into a presigned upload: which announcement the object came by; hidden from callers."""
+
 ENCODED_NAME = "cachestore-encoding"
 """Marks entries whose values we encoded, so that values of others are taken as they are."""
 
@@ -69,6 +72,11 @@ def decode_metadata(entries: Mapping[str, str]) -> tuple[dict[str, str], str | N
         if not name.startswith(OWN_PREFIX)
     }
     return shown, digest if _HEX64.fullmatch(digest) else None
+
+
+def announced_by(entries: Mapping[str, str]) -> str | None:
+    """The mark of the presigned URL that an object was uploaded with; None for all others."""
+    return next((v for name, v in entries.items() if name.lower() == ANNOUNCED_NAME), None)
 
 
 def _foreign(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -82,8 +83,7 @@ class PartialFile(BlockTable):
                 return
             self._closed = True
             self._on_idle(self)
-        self._tools.files.unlock(self.fd)
-        self._tools.files.close(self.fd)
+        self.discard()
 
     def stop(self, seconds: float) -> None:
         """The store closes: nothing more is fetched. Waits so long until what came is noted."""
@@ -95,9 +95,10 @@ class PartialFile(BlockTable):
             self._changed.wait_for(lambda: not self._flying, seconds)
 
     def discard(self) -> None:
-        """Another one was opened first."""
-        self._tools.files.unlock(self.fd)
-        self._tools.files.close(self.fd)
+        """Let go of the file."""
+        for let_go in (self._tools.files.unlock, self._tools.files.close):
+            with contextlib.suppress(OSError):  # a page that the disk lost is found by its CRC-32
+                let_go(self.fd)
 
     # -- reading -----------------------------------------------------------------------------------
 

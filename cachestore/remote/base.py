@@ -17,6 +17,7 @@ __all__ = [
     "RemoteBody",
     "RemoteSource",
     "RemoteStore",
+    "SupportsForms",
     "SupportsMultipart",
     "SupportsPresign",
 ]
@@ -191,10 +192,40 @@ class SupportsPresign(Protocol):
         ...
 
     def presign_put(
-        self, key: str, *, content_type: str, expires_in: int, size: int | None, sha256: str | None
+        self,
+        key: str,
+        *,
+        content_type: str,
+        expires_in: int,
+        size: int | None,
+        sha256: str | None,
+        announced: str | None = None,
     ) -> PresignedUpload:
         """A URL that stores exactly one body under `key`; the headers are part of the signature.
 
-        `size` (bytes) and `sha256` (hex) bind the body where they are given.
-        """
+        `size` (bytes) and `sha256` (hex) bind the body where they are given. `announced`: a mark
+        that the object will carry (`RemoteObject.announced`).
+        """  # fmt: skip
+        ...
+
+
+@runtime_checkable
+class SupportsForms(Protocol):
+    """Uploads by an HTML form (presigned POST); made without the network."""
+
+    def presign_post(
+        self,
+        key: str,
+        *,
+        content_type: str,
+        expires_in: int,
+        least: int,
+        most: int,
+        sha256: str | None,
+        announced: str | None = None,
+    ) -> PresignedUpload:
+        """A URL and form fields that store one body of `least` to `most` bytes under `key`.
+
+        `Unsupported` where the server has no such thing, with the reason.
+        """  # fmt: skip
         ...

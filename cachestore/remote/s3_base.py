@@ -8,7 +8,7 @@ from typing import Any
 
 from cachestore.model import Attributes, RemoteObject
 from cachestore.options import RemoteOptions
-from cachestore.policy.wire import decode_metadata, encode_metadata
+from cachestore.policy.wire import announced_by, decode_metadata, encode_metadata
 from cachestore.remote.ids import normal_endpoint, remote_id_of
 from cachestore.remote.s3_client import Clients
 
@@ -71,7 +71,8 @@ def bare_etag(value: str | None) -> str:
 
 def object_of(key: str, answer: Mapping[str, Any], size: int) -> RemoteObject:
     """What a HEAD or GET answer says."""
-    metadata, sha256 = decode_metadata(answer.get("Metadata") or {})
+    entries = answer.get("Metadata") or {}
+    metadata, sha256 = decode_metadata(entries)
     modified = answer.get("LastModified")
     return RemoteObject(
         key=key,
@@ -82,6 +83,7 @@ def object_of(key: str, answer: Mapping[str, Any], size: int) -> RemoteObject:
         cache_control=answer.get("CacheControl"),
         modified=modified.timestamp() if modified is not None else 0.0,
         sha256=sha256,
+        announced=announced_by(entries),
     )
 
 

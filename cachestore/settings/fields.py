@@ -11,6 +11,7 @@ from cachestore.settings.kinds import (
     Aiming,
     AtLeastOne,
     BlockSize,
+    ConfirmHours,
     Count,
     Evicting,
     Free,
@@ -290,6 +291,24 @@ class Fields(RemoteFields):
             group="Web",
         ),
     ] = 10_000_000
+    upload_confirm_within: Annotated[
+        ConfirmHours,
+        Spec(
+            "Direct uploads that were not confirmed so long after their URL's end are deleted (at"
+            " least 2). `none`: never",
+            live=True,
+            option="upload_confirm_within",
+        ),
+    ] = 24.0
+    web_memory_bytes: Annotated[
+        Size,
+        Spec(
+            "Small files that are asked for over HTTP again are kept in each process's memory, at"
+            " most this much; 0: none",
+            live=True,
+            option="web_memory_bytes",
+        ),
+    ] = 32 * MIB
     public_base_url: Annotated[
         Url,
         Spec(

@@ -34,6 +34,7 @@ BLOCK = Kind("bytes", units.multiple_of(BLOCK_STEP), units.show_size, scale=1)
 PART = Kind("bytes", units.at_least(units.parse_size, 5 * MIB, "5 MiB"), units.show_size, scale=1)
 SECONDS = Kind("seconds", units.parse_seconds, units.show_seconds, scale=1.0)
 HOURS = Kind("hours", units.parse_hours, units.show_hours, scale=3600.0)
+CONFIRM = Kind("hours", units.parse_confirm_hours, units.show_hours, scale=3600.0)
 SHARE = Kind("share", units.parse_share, units.show_share, scale=1.0)
 FREE = Kind("share or bytes", units.parse_free, units.show_free, scale=1.0)
 MARK = Kind("share", units.parse_mark, units.show_share, scale=1.0)
@@ -87,6 +88,7 @@ BlockSize = Annotated[int, _before(BLOCK), BLOCK]
 PartSize = Annotated[int, _before(PART), PART]
 Seconds = Annotated[float, _before(SECONDS), SECONDS]
 Hours = Annotated[float | None, _maybe(HOURS), HOURS]
+ConfirmHours = Annotated[float | None, _maybe(CONFIRM), CONFIRM]
 Share = Annotated[float, _before(SHARE), SHARE]
 Free = Annotated[float, _before(FREE), FREE]
 Mark = Annotated[float, _before(MARK), MARK]

@@ -89,6 +89,14 @@ def parse_hours(value: Any) -> float | None:
     return _time(value, 3600.0, expected) / 3600.0
 
 
+def parse_confirm_hours(value: Any) -> float | None:
+    """Hours, at least 2: no clock that a bucket accepts is so wrong; `none` gives None."""
+    hours = parse_hours(value)
+    if hours is not None and hours < 2:
+        raise ValueError("it must be at least 2 hours, or none")
+    return hours
+
+
 def _time(value: Any, plain: float, expected: str) -> float:
     if isinstance(value, timedelta):
         if value < timedelta(0):

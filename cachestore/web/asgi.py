@@ -14,6 +14,7 @@ from cachestore.aio import AsyncCacheStore, done_by, lent_by
 from cachestore.errors import CacheStoreError, InvalidKey, NotFound
 from cachestore.flight import Pool
 from cachestore.keys import check_key
+from cachestore.local.hot import HotEntry
 from cachestore.model import ObjectInfo
 from cachestore.opened import OpenFile
 from cachestore.store import CacheStore
@@ -35,6 +36,11 @@ POOL = Pool(32, "cachestore-web")
 _CHUNK = 256 << 10
 _SMALL = 256 << 10
 """Hot files up to this size are read on the event loop: it costs less than a thread."""
+_SPECIAL = frozenset(
+    (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since",
+     b"if-unmodified-since")
+)  # fmt: skip
+"""What makes an answer another one than the whole; servers give names in lower case (ASGI)."""
 
 
 class FileApp:
@@ -104,7 +110,7 @@ def store_of(store: Source, request: Any) -> CacheStore:
 def path_in(scope: Scope) -> str | None:
     """The path below the mount, without its first slash; None for one that plays tricks."""
     raw = scope.get("raw_path")
-    if isinstance(raw, bytes):
+    if isinstance(raw, bytes) and (b"%" in raw or not raw.isascii()):
         if b"%2f" in raw.lower():
             return None  # a slash that routers did not see
         try:
@@ -139,8 +145,14 @@ class Serving:
         except InvalidKey:
             await _send_text(problem(400, self._look), scope, send)
             return
+        found = self._store.core.hot.entry(key)
+        if found is not None and found.size <= _SMALL and self._hand_off is None:
+            if await self._plain(found, scope, send):
+                return
+        else:
+            found = None
         headers = request_headers(scope)
-        if await self._hot(key, headers, scope, send):
+        if found is not None and await self._hot(key, found, headers, scope, send):
             return
         try:
             if scope["method"] == "HEAD":
@@ -168,12 +180,35 @@ class Serving:
         log.warning("cachestore: %s cannot be served: %s", key, error)
         return problem(503, self._look, {"retry-after": "1"})
 
-    async def _hot(self, key: str, headers: dict[str, str], scope: Scope, send: Send) -> bool:
+    async def _plain(self, found: HotEntry, scope: Scope, send: Send) -> bool:
+        """The shortest way: a whole small hot file, for a GET that asks for nothing special."""
+        if scope["method"] != "GET":
+            return False
+        for name, _ in scope["headers"]:
+            if name in _SPECIAL:
+                return False
+        body = self._store.core.hot.read(found)
+        if body is None:
+            return False
+        prepared = found.prepared
+        look = self._look
+        if not isinstance(prepared, _Prepared) or (
+            prepared.look is not look and prepared.look != look
+        ):
+            prepared = _Prepared(look, answer("GET", {}, found.info, look))
+            found.prepared = prepared
+        # A new list: apps and middleware add to it.
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": prepared.headers.copy()}
+        )
+        await send({"type": "http.response.body", "body": body})
+        return True
+
+    async def _hot(
+        self, key: str, found: HotEntry, headers: dict[str, str], scope: Scope, send: Send
+    ) -> bool:
         """Answer a small hot file right here; False for all others."""
         hot = self._store.core.hot
-        found = hot.entry(key)
-        if found is None or found.size > _SMALL or self._hand_off is not None:
-            return False
         if hot.path(key, hand_out=False) != found.path:
             return False
         made = answer(scope["method"], headers, found.info, self._look)
@@ -239,6 +274,16 @@ async def _gone(receive: Receive) -> None:
     """Until the client has gone: what is still to be fetched for it need not come."""
     while (await receive())["type"] != "http.disconnect":
         await asyncio.sleep(0)
+
+
+class _Prepared:
+    """The headers of a whole file, as they go out. They depend on the app's `look`."""
+
+    __slots__ = ("headers", "look")
+
+    def __init__(self, look: Look, made: Answer) -> None:
+        self.look = look
+        self.headers: list[tuple[bytes, bytes]] = _start(made)["headers"]
 
 
 def request_headers(scope: Scope) -> dict[str, str]:

@@ -44,7 +44,8 @@ async def received(
             raise ConfirmFailed("the bytes are not those that were announced")
 
         def put() -> ObjectInfo:
-            store.put(announced.key, file, content_type=announced.content_type)
+            receipt = store.put(announced.key, file, content_type=announced.content_type)
+            store.links.received(announced, receipt.id)
             return store.head(announced.key)
 
         return await done_by(POOL, put)
