@@ -37,9 +37,9 @@ def key_for(request: Request, body: PresignBody) -> str:
     return f"uploads/{body.filename}"
 
 
-def app_of(store: Source) -> FastAPI:
+def app_of(store: Source, folder: str = ".") -> FastAPI:
     app = FastAPI()
-    router = build_router(store, authorize=authorize, key_for=key_for)
+    router = build_router(store, authorize=authorize, key_for=key_for, sync=folder)
     app.include_router(router, prefix="/storage")
     return app
 
@@ -60,7 +60,10 @@ def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         options = on_server(root, server, server.new_bucket())
     with store_of(options) as store:
         store.put("a.txt", b"0123456789").wait(60)
-        yield schemathesis.openapi.from_asgi("/openapi.json", app_of(store))
+        (root / "snapshots").mkdir()
+        (root / "snapshots" / "a.jpg").write_bytes(b"x")
+        app = app_of(store, str(root / "snapshots"))
+        yield schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)

@@ -62,6 +62,22 @@ class Status(BaseModel):
     services: dict[str, str] = {}
 
 
+class SyncCounts(BaseModel):
+    """Files of a sync."""
+
+    uploaded: int
+    failed: int
+    skipped: int
+
+
+class Synced(BaseModel):
+    """What a sync did. `success`: nothing failed, and it went through."""
+
+    success: bool
+    message: str
+    results: SyncCounts
+
+
 class Problem(BaseModel):
     """Why not."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from cachestore.web.bodies import ConfirmBody, PresignBody, Presigned, Stored
 from cachestore.web.dashboard import add_dashboard
 from cachestore.web.routes_files import add_files
 from cachestore.web.routes_state import add_state, add_status, metrics_text
+from cachestore.web.routes_sync import add_sync
 from cachestore.web.routes_uploads import KeyFor, OnConfirmed, add_receiving, add_uploads
 
 __all__ = [
@@ -83,6 +85,8 @@ def build_router(
     on_confirmed: OnConfirmed | None = None,
     look: Look | None = None,
     expires_in: int = 3600,
+    sync: str | os.PathLike[str] | None = None,
+    sync_prefix: str = "",
 ) -> APIRouter:
     """The routes, to be included where PUBLIC_BASE_URL leads.
 
@@ -90,6 +94,7 @@ def build_router(
     app that raises where somebody may not; without it only what a signed URL allows, and the
     status, are answered. `key_for(request, body)` chooses the key of an upload, never the client:
     without it there is no presigning. `on_confirmed(info, request)` may make the app's record.
+    `sync`: a folder whose files `POST /storage/r2-sync` stores below `sync_prefix`.
     """
     router = APIRouter(tags=["storage"])
     guards = [] if authorize is None else [Depends(authorize)]
@@ -99,6 +104,8 @@ def build_router(
     if authorize is not None:
         add_state(router, store, guards)
         add_dashboard(router, store, guards)
+        if sync is not None:
+            add_sync(router, store, guards, sync, sync_prefix)
         if key_for is not None:
             add_uploads(router, store, guards, key_for, on_confirmed, expires_in)
     return router

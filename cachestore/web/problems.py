@@ -6,7 +6,14 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from cachestore.errors import CacheStoreError, ConfirmFailed, InvalidKey, NotFound, Unsupported
+from cachestore.errors import (
+    CacheStoreError,
+    ConfigError,
+    ConfirmFailed,
+    InvalidKey,
+    NotFound,
+    Unsupported,
+)
 from cachestore.web.bodies import Problem
 from cachestore.web.receiving import TooLarge
 
@@ -78,7 +85,7 @@ def _invalid(error: BaseException) -> list[dict[str, Any]]:
 def _status(error: BaseException) -> int:
     for kinds, status in (
         (TooLarge, 413), (ConfirmFailed, 409), (InvalidKey, 422), (NotFound, 404),
-        (Unsupported, 501), (ValueError, 422),
+        (Unsupported, 501), (ConfigError, 503), (ValueError, 422),
     ):  # fmt: skip
         if isinstance(error, kinds):
             return status
