@@ -12,6 +12,7 @@ import mmap
 import os
 import re
 import secrets
+from functools import cache
 from pathlib import Path
 
 from cachestore.errors import SpoolError, SpoolFull
@@ -29,6 +30,7 @@ _HANDED = _COUNTS + SHARDS * 8
 _SIZE = _HANDED + SLOTS * 4
 
 
+@cache
 def boot_id() -> str:
     """A name of this run of the machine; mapped pages that a power cut took back are not reused."""
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from cachestore.local.catalog_rows import Admission, Row
 from cachestore.local.catalog_schema import (
     ALL,
     delete,
+    delete_unpinned,
     end_of_prefix,
     one,
     pinned,
@@ -31,6 +33,7 @@ from cachestore.local.catalog_schema import (
 )
 from cachestore.local.evictors import Evictor, Ordered
 from cachestore.local.expiry import unused_before
+from cachestore.local.noted import Part
 from cachestore.local.room_rows import InUse, Leaving, gone
 from cachestore.model import RemoteObject, Tally
 from cachestore.options import Options
@@ -193,9 +196,7 @@ class Catalog:
         def work(db: sqlite3.Connection) -> list[Row]:
             gone = []
             for row in batch:
-                now = one(db, row.key)
-                if now is not None and now.file == row.file and now.pinned <= row.pinned:
-                    delete(db, row)
+                if delete_unpinned(db, row):
                     gone.append(row)
             return gone
 
@@ -222,14 +223,7 @@ class Catalog:
 
     def touch(self, reads: Mapping[str, tuple[int, float]]) -> None:
         """Note reads: key to how many and the last one's wall seconds."""
-        sql = "UPDATE entries SET uses = uses + ?, used = max(used, ?) WHERE key = ?"
-        values = [(count, when, key) for key, (count, when) in reads.items()]
-
-        def work(db: sqlite3.Connection) -> None:
-            db.executemany(sql, values)
-            self.evictor.requested(db, {key: count for key, (count, _) in reads.items()})
-
-        self.change(work, None)
+        self.change(lambda db: self.evictor.requested(db, reads), None)
 
     def fetched(self, size: int, seconds: float) -> None:
         """A miss took so long; noted with whatever is written next."""
@@ -237,6 +231,11 @@ class Catalog:
 
     def tend(self, breathe: Callable[[], None]) -> None:
         """Let the evictor learn from what was read since; from the background."""
+        parts: list[Part] = self.ask(self.evictor.parts, [])
+        for part in parts:
+            if not self.change(partial(self.evictor.enter, part=part), False):
+                return  # a busy catalog; what was written down stays
+            breathe()
         lesson = self.ask(lambda db: self.evictor.learn(db, breathe), None)
         if lesson is not None:
             self.change(lambda db: self.evictor.keep(db, lesson), None)
@@ -261,7 +260,21 @@ class Catalog:
         At most `limit` of them, longest unread first.
         """
         condition, values = unused_before(when, options)
-        return self._select(f"{condition} ORDER BY used LIMIT ?", (*values, limit))
+        while rows := self._select(f"{condition} ORDER BY used LIMIT ?", (*values, limit)):
+            read = self._read_last([row.key for row in rows])
+            if read is None:
+                return []
+            # Noted elsewhere, and here only now that somebody wants to know.
+            later = [(read[r.key], r.key) for r in rows if read.get(r.key, 0.0) > r.used]
+            sql = "UPDATE entries SET used = max(used, ?) WHERE key = ?"
+            if not later:
+                return rows
+            if not self._update(sql, later):
+                return []
+        return []
+
+    def _read_last(self, keys: Sequence[str]) -> dict[str, float] | None:
+        return self.ask(lambda db: self.evictor.read_last(db, keys), None)
 
     def worst(self, need: int, surplus: int) -> list[Row]:
         """What would be evicted so that `need` bytes and `surplus` rows go; maybe less."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import replace
 
-from cachestore.local import tallies
+from cachestore.local import noted, tallies
 from cachestore.local.catalog_rows import COLUMNS, Row
 from cachestore.policy.hazard import refit_after
 
-VERSION = 6
+VERSION = 7
 KNOWN = f"""
 CREATE TABLE seen (
-    name INTEGER PRIMARY KEY, key, size, tick, uses, gap, kind, heat REAL, floor REAL, rank REAL
+    name INTEGER PRIMARY KEY, key, size, tick, uses, gap, kind, heat REAL, floor REAL, rank REAL,
+    last REAL
 );
 CREATE INDEX ranked ON seen (rank) WHERE rank IS NOT NULL;
 CREATE TABLE ghosts (
@@ -22,9 +23,9 @@ CREATE INDEX ghosts_tick ON ghosts (tick);
 CREATE TABLE requests (id INTEGER PRIMARY KEY AUTOINCREMENT, name, size, tick);
 CREATE TABLE learned (
     tick INTEGER, refit_at INTEGER, version INTEGER, rule INTEGER, shift INTEGER, floor REAL,
-    costs BLOB
+    costs BLOB, entered INTEGER
 );
-INSERT INTO learned VALUES (0, {refit_after(0, 0)}, 0, 0, 0, 0, NULL);
+INSERT INTO learned VALUES (0, {refit_after(0, 0)}, 0, 0, 0, 0, NULL, 0);
 CREATE TABLE kept (name TEXT PRIMARY KEY, state BLOB);
 """
 PARTIALS = """
@@ -47,6 +48,7 @@ CREATE INDEX file ON entries (file);
 CREATE INDEX undurable ON entries (validated) WHERE durable = 0;
 CREATE TABLE pins (key PRIMARY KEY) WITHOUT ROWID;
 {KNOWN}
+{noted.SCHEMA}
 CREATE TABLE totals (bytes INTEGER, entries INTEGER);
 INSERT INTO totals VALUES (0, 0);
 CREATE TRIGGER added AFTER INSERT ON entries BEGIN
@@ -115,6 +117,12 @@ def delete_key(db: sqlite3.Connection, key: str) -> None:
 def delete(db: sqlite3.Connection, row: Row) -> bool:
     """Take out this row and no other one of its key; False if it is not there."""
     return db.execute(f"{_DELETE} AND file = ?", (row.key, row.file)).rowcount > 0
+
+
+def delete_unpinned(db: sqlite3.Connection, row: Row) -> bool:
+    """The same, unless it was pinned since."""
+    sql = f"{_DELETE} AND file = ? AND pinned <= ?"
+    return db.execute(sql, (row.key, row.file, row.pinned)).rowcount > 0
 
 
 def stir(db: sqlite3.Connection) -> None:

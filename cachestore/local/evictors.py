@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from typing import Protocol
 
 from cachestore.local.catalog_rows import Row
 from cachestore.local.catalog_schema import ALL
 from cachestore.local.learned import Learned, Lesson
+from cachestore.local.noted import Part
 from cachestore.local.ranked import Ranked
 from cachestore.options import Options
 from cachestore.policy.eviction import EvictionPolicy, LeastRecentlyUsed, Need
@@ -22,8 +23,20 @@ class Evictor(Protocol):
         """A miss took so long; called outside of any transaction."""
         ...
 
-    def requested(self, db: sqlite3.Connection, reads: Mapping[str, int]) -> None:
-        """These keys were asked for, each so many times."""
+    def requested(self, db: sqlite3.Connection, reads: Mapping[str, tuple[int, float]]) -> None:
+        """These keys were asked for: how many times, and the last time's wall seconds."""
+        ...
+
+    def parts(self, db: sqlite3.Connection) -> list[Part]:
+        """What is to be entered now of reads that were only written down; called often."""
+        ...
+
+    def enter(self, db: sqlite3.Connection, part: Part) -> bool:
+        """Enter it; True."""
+        ...
+
+    def read_last(self, db: sqlite3.Connection, keys: Iterable[str]) -> dict[str, float]:
+        """When these keys were read, where that is kept elsewhere than in their rows."""
         ...
 
     def admitting(self, db: sqlite3.Connection, row: Row) -> None:
@@ -64,8 +77,18 @@ class Ordered:
     def fetched(self, size: int, seconds: float) -> None:
         pass
 
-    def requested(self, db: sqlite3.Connection, reads: Mapping[str, int]) -> None:
-        pass
+    def requested(self, db: sqlite3.Connection, reads: Mapping[str, tuple[int, float]]) -> None:
+        sql = "UPDATE entries SET uses = uses + ?, used = max(used, ?) WHERE key = ?"
+        db.executemany(sql, [(count, when, key) for key, (count, when) in reads.items()])
+
+    def parts(self, db: sqlite3.Connection) -> list[Part]:
+        return []
+
+    def enter(self, db: sqlite3.Connection, part: Part) -> bool:
+        return True
+
+    def read_last(self, db: sqlite3.Connection, keys: Iterable[str]) -> dict[str, float]:
+        return {}
 
     def admitting(self, db: sqlite3.Connection, row: Row) -> None:
         pass

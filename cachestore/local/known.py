@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Container, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 from cachestore.local.catalog_rows import Row
 from cachestore.local.catalog_schema import one
+from cachestore.local.noted import Part, Read
 from cachestore.options import Options
 from cachestore.policy.costs import MissCosts
 from cachestore.policy.hazard import Hazard, Seen, ghosts
@@ -25,6 +27,15 @@ _SAVE_AFTER = 500
 _FETCHED = 200
 _BATCH = 200
 SEEN = "size, tick, uses, gap, kind, heat, floor"
+_INSERT = "INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+_ENTER = (
+    "UPDATE seen SET tick = ?, uses = ?, gap = ?, kind = ?, heat = ?, floor = ?, rank = ?,"
+    " last = max(last, ?) WHERE name = ?"
+)
+_ANYWHERE = (
+    f"SELECT {SEEN} FROM seen WHERE name = ? UNION ALL SELECT {SEEN} FROM ghosts WHERE name = ?"
+)
+Asked = Callable[[Seen | None, int, int, float], Seen]
 
 
 class Known:
@@ -38,34 +49,38 @@ class Known:
         self._fetched: deque[tuple[int, float]] = deque(maxlen=_FETCHED)
         self._floor = 0.0
         self._version = -1
+        self._rule = self._shift = self._entered = 0
 
     def fetched(self, size: int, seconds: float) -> None:
         """Kept until something is written anyway."""
         self._fetched.append((size, seconds))
 
-    def requested(self, db: sqlite3.Connection, reads: Mapping[str, int]) -> None:
+    def requested(self, db: sqlite3.Connection, reads: Mapping[str, tuple[int, float]]) -> None:
         tick = self._load(db)
-        keys = {name_of(key): key for key in reads}
-        files: list[tuple[int, str, Seen]] = []
-        for name, seen in _seen_here(db, keys):
-            key = keys.pop(name)
-            tick += reads[key]
-            files.append((name, key, self._after(seen, seen.size, tick, reads[key])))
-        for name, key in keys.items():
-            ghost = seen_of(db, name)
-            if ghost is not None:  # taken for gone while it was handed out, or on its way
-                tick += reads[key]
-                files.append((name, key, self._after(ghost, ghost.size, tick, reads[key])))
-                db.execute("DELETE FROM ghosts WHERE name = ?", (name,))
-        self._write(db, files)
+        found: dict[int, list[Read]] = {}
+        for key, (count, when) in reads.items():
+            tick += count
+            found[name_of(key)] = [Read(key, tick, count, when)]
+        self._enter(db, found)
         self._save(db, tick)
+
+    def parts(self, db: sqlite3.Connection) -> list[Part]:
+        return []  # all reads are entered at once
+
+    def enter(self, db: sqlite3.Connection, part: Part) -> bool:
+        return True
+
+    def read_last(self, db: sqlite3.Connection, keys: Iterable[str]) -> dict[str, float]:
+        names = {name_of(key): key for key in keys}
+        return {names[name]: last for name, last in rows_of(db, "last", "seen", names)}
 
     def admitting(self, db: sqlite3.Connection, row: Row) -> None:
         tick = self._load(db) + 1
         name = name_of(row.key)
-        seen = self._after(seen_of(db, name), row.allocated, tick, 1)
+        seen = self._current(name, seen_of(db, name), self._model.touch)
+        seen = self._after(seen, row.allocated, tick, 1, self._model.touch)
         db.execute("DELETE FROM ghosts WHERE name = ?", (name,))
-        self._write(db, [(name, row.key, seen)])
+        self._write(db, name, row, seen)
         self._save(db, tick)
 
     def arrived(self, db: sqlite3.Connection, row: Row) -> None:
@@ -75,11 +90,15 @@ class Known:
         found = db.execute(sql, (name,)).fetchone()
         if found is not None:
             db.execute("DELETE FROM ghosts WHERE name = ?", (name,))
-            Known._write(self, db, [(name, row.key, Seen(*found))])  # no request of its own
+            Known._write(self, db, name, row, Seen(*found))  # no request of its own
 
-    def _after(self, seen: Seen | None, size: int, tick: int, count: int) -> Seen:
+    def _current(self, name: int, seen: Seen | None, ask: Asked) -> Seen | None:
+        """What is known of a file, reads that are not entered included."""
+        return seen
+
+    def _after(self, seen: Seen | None, size: int, tick: int, count: int, ask: Asked) -> Seen:
         """What is known after `count` requests since the last look, the last of them now."""
-        new = self._model.touch(seen, size, tick, self._floor)
+        new = ask(seen, size, tick, self._floor)
         if count > 1:
             # They lie between, nobody knows where: as if they had come at even distances.
             new = new._replace(
@@ -87,9 +106,34 @@ class Known:
             )
         return new
 
-    def _write(self, db: sqlite3.Connection, files: Sequence[tuple[int, str, Seen]]) -> None:
-        values = [(name, key, *seen, self._rank(seen)) for name, key, seen in files]
-        db.executemany("INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?,?,?,?,?,?)", values)
+    def _read(self, seen: Seen, reads: Iterable[Read], ask: Asked) -> Seen:
+        """What is known after these, if they are not entered yet."""
+        for read in reads:
+            if read.tick > seen.tick:
+                seen = self._after(seen, seen.size, read.tick, read.times, ask)
+        return seen
+
+    def _enter(self, db: sqlite3.Connection, reads: Mapping[int, Sequence[Read]]) -> None:
+        """Enter reads in the rows of their files."""
+        rows, unknown = [], dict(reads)
+        for name, *known in rows_of(db, SEEN, "seen", reads):
+            seen = self._read(Seen(*known), unknown.pop(name), self._model.touch)
+            last = reads[name][-1].last
+            rows.append((*seen[1:], self._rank(seen), last, name))
+        db.executemany(_ENTER, rows)
+        for name, *known in rows_of(db, SEEN, "ghosts", list(unknown)):
+            # Taken for gone while it was handed out, or on its way.
+            seen, asked = Seen(*known), unknown.pop(name)
+            if asked[-1].tick > seen.tick:
+                new = self._read(seen, asked, self._model.touch)
+                values = (name, asked[0].key, *new, self._rank(new), asked[-1].last)
+                db.execute(_INSERT, values)
+                db.execute("DELETE FROM ghosts WHERE name = ?", (name,))
+        sql = "UPDATE entries SET used = max(used, ?) WHERE key = ?"
+        db.executemany(sql, [(asked[-1].last, asked[-1].key) for asked in unknown.values()])
+
+    def _write(self, db: sqlite3.Connection, name: int, row: Row, seen: Seen) -> None:
+        db.execute(_INSERT, (name, row.key, *seen, self._rank(seen), row.used))
 
     def _rank(self, seen: Seen) -> float | None:
         """What the index is to be ordered by; None: there is none."""
@@ -104,8 +148,10 @@ class Known:
 
     def _load(self, db: sqlite3.Connection) -> int:
         """Be up to date with what other processes learned; the tick."""
-        sql = "SELECT tick, version, floor, costs FROM learned"
-        tick, version, self._floor, costs = db.execute(sql).fetchone()
+        sql = "SELECT tick, version, floor, costs, rule, shift, entered FROM learned"
+        tick, version, self._floor, costs, self._rule, self._shift, self._entered = db.execute(
+            sql
+        ).fetchone()
         if version != self._version:
             self._model.adopt(state_of(db, "hazard"))
             self._costs.adopt(costs)
@@ -161,23 +207,19 @@ class Known:
 
 def seen_of(db: sqlite3.Connection, name: int) -> Seen | None:
     """What is known of a file, here or not."""
-    for table in ("seen", "ghosts"):
-        sql = f"SELECT {SEEN} FROM {table} WHERE name = ?"
-        found = db.execute(sql, (name,)).fetchone()
-        if found is not None:
-            return Seen(*found)
-    return None
+    found = db.execute(_ANYWHERE, (name, name)).fetchone()
+    return None if found is None else Seen(*found)
 
 
-def _seen_here(
-    db: sqlite3.Connection, names: Iterable[int]
-) -> Generator[tuple[int, Seen], None, None]:
+def rows_of(
+    db: sqlite3.Connection, columns: str, table: str, names: Iterable[int]
+) -> Generator[tuple[Any, ...], None, None]:
+    """Of each of these files that the table has: its name, and `columns`."""
     wanted = list(names)
     for start in range(0, len(wanted), _BATCH):
         some = wanted[start : start + _BATCH]
-        sql = f"SELECT name, {SEEN} FROM seen WHERE name IN ({','.join('?' * len(some))})"
-        for name, *rest in db.execute(sql, some).fetchall():
-            yield name, Seen(*rest)
+        sql = f"SELECT name, {columns} FROM {table} WHERE name IN ({','.join('?' * len(some))})"
+        yield from db.execute(sql, some).fetchall()
 
 
 def state_of(db: sqlite3.Connection, name: str) -> object:

@@ -5,25 +5,38 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from operator import itemgetter
 
+from cachestore.local import noted
 from cachestore.local.catalog_rows import Row
-from cachestore.local.catalog_schema import one
-from cachestore.local.known import SEEN, Known, keep_state, seen_of, state_of
+from cachestore.local.catalog_schema import one, totals
+from cachestore.local.known import (
+    SEEN,
+    Asked,
+    Known,
+    keep_state,
+    rows_of,
+    seen_of,
+    state_of,
+)
+from cachestore.local.noted import Noted, Part, Read
 from cachestore.options import Options
 from cachestore.policy.eviction import Need
-from cachestore.policy.hazard import Hazard, Seen, refit_after, refit_share
-from cachestore.policy.tournament import Tournament, name_of
+from cachestore.policy.hazard import Hazard, Plain, Seen, refit_after, refit_share
+from cachestore.policy.tournament import Tournament, known_in, name_of
 
 SAMPLE = 64
 """Copies looked at for each that leaves."""
 
+_LEAST_SAMPLE = 16
 _MOST = 32
 _ROUNDS = 4
+_LOOK = 64
 _SLICE = 0.0002
-_PLAY_AFTER = 256
+_PLAY_AFTER, _PLAY_SHARE = 256, 8
 _PLAY_AT_MOST = 5_000
 
 
@@ -50,27 +63,94 @@ class Learned(Known):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self._options = options
-        self._rule = 0
-        self._shift = 0
+        self._noted = Noted()
         self._random = random.Random()
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    def requested(self, db: sqlite3.Connection, reads: Mapping[str, tuple[int, float]]) -> None:
+        tick = noted.note(db, reads, self._load(db))
+        self._save(db, tick)
+
+    def parts(self, db: sqlite3.Connection) -> list[Part]:
+        keys = noted.waiting(db)
+        if not keys:
+            return []
+        [here] = db.execute("SELECT entries FROM totals").fetchone()
+        if keys < noted.enter_after(here) and not self._is_time(db, keys):
+            return []
+        [entered] = db.execute("SELECT entered FROM learned").fetchone()
+        self._noted.catch_up(db, entered)
+        return self._noted.parts()
+
+    def enter(self, db: sqlite3.Connection, part: Part) -> bool:
+        tick = self._load(db)
+        reads = {name: asked for name in part.names if (asked := self._noted.of(name))}
+        self._enter(db, reads)
+        if part.upto is not None:
+            noted.end(db, part.upto)
+            self._save(db, tick)
+        return True
+
+    def _enter(self, db: sqlite3.Connection, reads: Mapping[int, Sequence[Read]]) -> None:
+        super()._enter(db, reads)
+        playing = [name for name in reads if self._plays(name)]
+        sizes = dict(rows_of(db, "size", "seen", playing))
+        asked = [(name, sizes[name], each.tick) for name in sizes for each in reads[name]]
+        db.executemany(_ASK, asked)
+
+    def _plays(self, name: int) -> bool:
+        return not name & ((1 << self._shift) - 1)
+
+    def read_last(self, db: sqlite3.Connection, keys: Iterable[str]) -> dict[str, float]:
+        found = super().read_last(db, keys)
+        [entered] = db.execute("SELECT entered FROM learned").fetchone()
+        self._noted.catch_up(db, entered)
+        for key in keys:
+            for read in self._noted.of(name_of(key)):
+                found[key] = max(read.last, found.get(key, 0.0))
+        return found
+
+    def _current(self, name: int, seen: Seen | None, ask: Asked) -> Seen | None:
+        return None if seen is None else self._read(seen, self._noted.of(name), ask)
+
+    def _left(self, db: sqlite3.Connection, keys: Iterable[str]) -> None:
+        """What was noted of them came before they left."""
+        names = {name_of(key): key for key in keys}
+        reads = {name: asked for name in names if (asked := self._noted.of(name))}
+        if reads:
+            self._enter(db, reads)
+        super()._left(db, names.values())
 
     # -- learning --------------------------------------------------------------------------------
 
-    def _load(self, db: sqlite3.Connection) -> int:
-        self._rule, self._shift = db.execute("SELECT rule, shift FROM learned").fetchone()
-        return super()._load(db)
+    def admitting(self, db: sqlite3.Connection, row: Row) -> None:
+        self._caught_up(db)
+        super().admitting(db, row)
 
-    def _write(self, db: sqlite3.Connection, files: Sequence[tuple[int, str, Seen]]) -> None:
-        super()._write(db, files)
-        mask = (1 << self._shift) - 1
-        asked = [(name, seen.size, seen.tick) for name, _, seen in files if not name & mask]
-        db.executemany("INSERT INTO requests (name, size, tick) VALUES (?, ?, ?)", asked)
+    def _caught_up(self, db: sqlite3.Connection) -> int:
+        tick = self._load(db)
+        self._noted.catch_up(db, self._entered)
+        return tick
+
+    def _write(self, db: sqlite3.Connection, name: int, row: Row, seen: Seen) -> None:
+        super()._write(db, name, row, seen)
+        if self._plays(name):
+            db.execute(_ASK, (name, seen.size, seen.tick))
+
+    def _is_time(self, db: sqlite3.Connection, keys: int = 0) -> bool:
+        """For a refit, or for the tournament to go on. `keys`: read, and not entered yet."""
+        tick, refit_at, shift = db.execute("SELECT tick, refit_at, shift FROM learned").fetchone()
+        [asked] = db.execute("SELECT count(*) FROM requests").fetchone()
+        sql = "SELECT length(state) FROM kept WHERE name = 'contest'"
+        [size] = db.execute(sql).fetchone() or (0,)
+        enough = max(_PLAY_AFTER, known_in(size) // _PLAY_SHARE)
+        return bool(tick >= refit_at or asked + (keys >> shift) >= enough)
 
     def learn(self, db: sqlite3.Connection, breathe: Callable[[], None]) -> Lesson | None:
-        tick, refit_at = db.execute("SELECT tick, refit_at FROM learned").fetchone()
-        [waiting] = db.execute("SELECT count(*) FROM requests").fetchone()
-        if tick < refit_at and waiting < _PLAY_AFTER:
+        if not self._is_time(db):
             return None
+        tick, refit_at = db.execute("SELECT tick, refit_at FROM learned").fetchone()
         breathe = _in_slices(breathe)
         # Apart from the model in use, which other threads look at.
         model = Hazard(self._options.objective, self._costs.costs)
@@ -91,7 +171,8 @@ class Learned(Known):
         """Let the shadows take part in what was asked for; the number of the last request."""
         sql = "SELECT id, name, size, tick FROM requests ORDER BY id DESC LIMIT ?"
         asked = db.execute(sql, (_PLAY_AT_MOST,)).fetchall()
-        for _, name, size, tick in reversed(asked):
+        # Reads were entered in the order of their files.
+        for _, name, size, tick in sorted(asked, key=itemgetter(3)):
             if contest.takes(name):
                 contest.request(name, size, tick, breathe)
         return int(asked[0][0]) if asked else 0
@@ -99,11 +180,33 @@ class Learned(Known):
     def _refit(
         self, db: sqlite3.Connection, model: Hazard, tick: int, breathe: Callable[[], None]
     ) -> None:
-        tables = ("seen", "ghosts")
-        known = sum(db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in tables)
-        share = refit_share(known)
-        rows = (seen for table in tables for seen in _one_of(db, table, share))
+        counts = {
+            table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("seen", "ghosts")
+        }
+        share = refit_share(sum(counts.values()))
+        rows = (
+            seen
+            for table, count in counts.items()
+            for seen in self._some_of(db, table, count, share)
+        )
         model.refit(rows, tick, weight=share, breathe=breathe)
+
+    def _some_of(
+        self, db: sqlite3.Connection, table: str, count: int, share: int
+    ) -> Generator[Seen, None, None]:
+        """One of `share` rows, in short looks: a long one would keep the log growing."""
+        sql = f"SELECT name, {SEEN} FROM {table} WHERE name > ? ORDER BY name LIMIT {_LOOK}"
+        if share == 1:
+            after = -1
+            while rows := db.execute(sql, (after,)).fetchall():
+                yield from (Seen(*row[1:]) for row in rows)
+                after = rows[-1][0]
+        else:
+            # Names are hashes: what follows any of them is a random sample.
+            for _ in range(-(-count // (share * _LOOK))):
+                rows = db.execute(sql, (self._random.getrandbits(56),)).fetchall()
+                yield from (Seen(*row[1:]) for row in rows)
 
     def keep(self, db: sqlite3.Connection, lesson: Lesson) -> None:
         tick = self._load(db)
@@ -122,7 +225,7 @@ class Learned(Known):
     def victims(
         self, db: sqlite3.Connection, need: Need, spare: frozenset[str], newcomer: Row | None
     ) -> list[Row] | None:
-        tick = self._load(db)
+        tick = self._caught_up(db)
         bar = inf
         chosen: dict[str, Row] = {}
         if newcomer is not None:
@@ -156,14 +259,17 @@ class Learned(Known):
         tick: int,
         bar: float,
     ) -> tuple[Need, float]:
-        """Choose the worst of a sample, one of each `SAMPLE` copies, as long as none of them is
+        """Choose the worst of a sample, one of each so many copies, as long as none of them is
         worth more than `bar`; what is needed still, and the worth of the last one (-inf: none
         of the sample is here)."""
-        used, entries = db.execute("SELECT bytes, entries FROM totals").fetchone()
+        used, entries = totals(db)
         usual = max(1, used // max(1, entries))
         wanted = max(1, min(_MOST, max(need.bytes // usual, need.entries)))
-        found = self._sample(db, SAMPLE * wanted, tick)
-        worst, gone, more = -inf, [], max(1, len(found) // SAMPLE)
+        # Where a twentieth has to leave, the worst of twenty is right.
+        part = min(used // max(1, need.bytes), entries // max(1, need.entries))
+        each = max(_LEAST_SAMPLE, min(SAMPLE, part))
+        found = self._sample(db, each * wanted, tick)
+        worst, gone, more = -inf, [], max(1, len(found) // each)
         for worth, key, seen in found:
             if need.nothing or not more or bar < worst:
                 break
@@ -177,36 +283,31 @@ class Learned(Known):
                 if worth <= bar:
                     chosen[key] = row
                     need = need.without(row)
-                    self._model.evicted(seen, tick)
+                    self._model.evicted(Seen(*seen), tick)
         if db.in_transaction:
             self._left(db, gone)
         return need, worst
 
     def _sample(
         self, db: sqlite3.Connection, count: int, tick: int
-    ) -> list[tuple[float, str, Seen]]:
+    ) -> list[tuple[float, str, Plain]]:
         """Files that are here, from anywhere on in the order of their hashes, worst first."""
         start = self._random.getrandbits(56)
         rows = db.execute(_RUN + ">= ? ORDER BY name LIMIT ?", (start, count)).fetchall()
         if len(rows) < count:
             rest = (start, count - len(rows))
             rows += db.execute(_RUN + "< ? ORDER BY name LIMIT ?", rest).fetchall()
-        files = [Seen(*row[1:]) for row in rows]
+        files = [row[2:] for row in rows]
+        if self._noted.any:
+            files = [
+                self._read(Seen(*known), asked, self._model.after)
+                if (asked := self._noted.of(name))
+                else known
+                for known, (name, *_) in zip(files, rows, strict=True)
+            ]
         worths = self._model.values(files, tick, self._rule)
         order = sorted(range(len(rows)), key=worths.__getitem__)
-        return [(worths[at], rows[at][0], files[at]) for at in order]
-
-
-def _one_of(db: sqlite3.Connection, table: str, share: int) -> Generator[Seen, None, None]:
-    """One of `share` rows, in short looks: a long one would keep the log growing."""
-    sql = (
-        f"SELECT name, {SEEN} FROM {table} WHERE name > ? AND abs(random()) % ? = 0"
-        " ORDER BY name LIMIT 64"
-    )
-    after = -1
-    while rows := db.execute(sql, (after, share)).fetchall():
-        yield from (Seen(*row[1:]) for row in rows)
-        after = rows[-1][0]
+        return [(worths[at], rows[at][1], files[at]) for at in order]
 
 
 def _in_slices(breathe: Callable[[], None]) -> Callable[[], None]:
@@ -222,4 +323,5 @@ def _in_slices(breathe: Callable[[], None]) -> Callable[[], None]:
     return maybe
 
 
-_RUN = f"SELECT key, {SEEN} FROM seen WHERE name "
+_ASK = "INSERT INTO requests (name, size, tick) VALUES (?, ?, ?)"
+_RUN = f"SELECT name, key, {SEEN} FROM seen WHERE name "

@@ -36,7 +36,7 @@ _DECAY = 0.7
 _MEMORY = 0.99999
 _PRICED = 64
 _FIRST_REFIT, _LEAST_REFIT, _MOST_REFIT = 500, 2_000, 200_000
-_REFIT_SAMPLE = 50_000
+_REFIT_SAMPLE = 10_000
 _LEAST_HORIZON, _FIRST_HORIZON = 50.0, 1_000.0
 _HORIZON = 0.25
 _LEAST_HEAT, _HEAT, _FOREVER = 1_000.0, 8.0, 1e9
@@ -60,6 +60,10 @@ class Seen(NamedTuple):
     kind: int
     heat: float = 1.0
     floor: float = 0.0
+
+
+Plain = tuple[int, int, int, int, int, float, float]
+"""A `Seen` as it comes from a table."""
 
 
 def age_bin(age: float) -> int:
@@ -255,23 +259,31 @@ class Hazard:
         """What keeping a file is worth; the least valuable one leaves."""
         return self.values([seen], tick, rule)[0]
 
-    def values(self, files: Iterable[Seen], tick: int, rule: int = MIXED) -> list[float]:
+    def values(self, files: Iterable[Plain], tick: int, rule: int = MIXED) -> list[float]:
         """`value` of many: a call for each would take longer than to find it."""
         request, byte = self.prices.request, self.prices.byte
         if rule == GDSF:
-            return [f.floor + f.uses * (request / (f.size or 1) + byte) for f in files]
-        fade = -1 / self.memory
+            return [
+                floor + uses * (request / (size or 1) + byte)
+                for size, _, uses, _, _, _, floor in files
+            ]
+        fade, worth, last_bin = -1 / self.memory, self._worth, BINS - 1
+        if rule == HEAT or not self.fitted:
+            return [
+                (request / (size or 1) + byte)
+                * heat
+                * 2.0 ** (fade * (tick - last if tick > last else 0))
+                for size, last, _, _, _, heat, _ in files
+            ]
         found: list[float] = []
+        mixed = rule == MIXED
         for size, last, _, _, kind, heat, _ in files:
-            price = request / (size or 1) + byte
             age = tick - last if tick > last else 0
-            cell = kind * BINS + min(int(2 * log2(age + 1)), BINS - 1)
-            if rule == HEAT or not self.fitted:
-                found.append(price * heat * 2.0 ** (fade * age))
-            elif rule == WORTH:
-                found.append(price * self._worth[cell])
-            else:
-                found.append(price * sqrt(self._worth[cell] * heat * 2.0 ** (fade * age)))
+            at = int(2 * log2(age + 1))
+            each = worth[kind * BINS + (at if at < last_bin else last_bin)]
+            if mixed:
+                each = sqrt(each * heat * 2.0 ** (fade * age))
+            found.append((request / (size or 1) + byte) * each)
         return found
 
     def _price(self) -> None:

@@ -4,7 +4,8 @@ A shadow holds what a cache that follows its rule would hold, and no bytes. Only
 hashes to a certain value take part, and the limit is scaled alike, so that a shadow of a thousand
 files stands for a cache of a million (spatial sampling: Waldspurger et al., FAST 2015). The rule
 whose misses would have cost least, by the objective and with older ones fading, is followed; the
-one that is followed now stays unless another is better by a margin, since a change costs misses.
+one that is followed now stays unless another is better by a margin, since a change costs misses,
+and by more than chance explains: a few misses of huge files can outweigh thousands of others.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import random
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
-from math import isfinite
+from math import isfinite, sqrt
 
 from cachestore.policy.hazard import GDSF, MIXED, RULES, Hazard, Seen, ghosts
 
@@ -26,11 +28,13 @@ _WARM = 100
 _MARGIN = 0.98
 _JUDGED = 64
 _SLACK = 512
-_HEAD = struct.Struct(f"<iiiqdd{len(RULES)}di")
-_FORMAT = 1
+_CHANCE = 2.0
+_HEAD = struct.Struct(f"<iiiqdd{len(RULES) + len(RULES) ** 2}di")
+_FORMAT = 2
 _FILE = struct.Struct("<QqqqqHddB")
 
 
+@lru_cache(maxsize=16_384)
 def name_of(key: str) -> int:
     """A number that stands for a key; its lowest bits decide whether the key takes part."""
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=7).digest()
@@ -39,11 +43,13 @@ def name_of(key: str) -> int:
 
 @dataclass(slots=True)
 class Shadow:
-    """A cache without bytes that ranks by one rule. `cost`: of its misses, fading."""
+    """A cache without bytes that ranks by one rule. `cost`: of its misses, fading; `squares`: of
+    the costs of those that another one did not have, for each of them."""
 
     rule: int
     used: int = 0
     cost: float = 0.0
+    squares: list[float] = field(default_factory=lambda: [0.0] * len(RULES))
     here: list[int] = field(default_factory=list)
     at: dict[int, int] = field(default_factory=dict)
 
@@ -97,25 +103,37 @@ class Tournament:
             return  # passes by all of them alike
         self._weight *= _GROWTH
         missed = [shadow for shadow in self._shadows if name not in shadow.at]
-        # What all of them miss tells nothing.
-        told = len(missed) < len(self._shadows)
-        cost = self.model.prices.miss(size) * self._weight if told else 0.0
+        if missed and len(missed) < len(self._shadows):  # what all of them miss tells nothing
+            self._pay(missed, self.model.prices.miss(size) * self._weight)
         for shadow in missed:
-            shadow.cost += cost
             if self._make_room(shadow, seen, tick, limit, breathe):
                 shadow.add(name, size)
         self._requests += 1
         if self._requests % _JUDGED == 0:
             self._judge()
 
+    def _pay(self, missed: list[Shadow], cost: float) -> None:
+        for shadow in missed:
+            shadow.cost += cost
+        rules = {shadow.rule for shadow in missed}
+        for hit in RULES:
+            if hit not in rules:
+                for shadow in missed:
+                    shadow.squares[hit] += cost * cost
+
     def _judge(self) -> None:
         if self._requests >= _WARM:
             best = min(self._shadows, key=lambda shadow: shadow.cost)
-            if best.cost < _MARGIN * self._shadows[self.rule].cost:
+            now = self._shadows[self.rule]
+            # Each is a sum of misses that only one of both had; so is the variance of their lead.
+            chance = sqrt(best.squares[now.rule] + now.squares[best.rule])
+            lead = now.cost - best.cost
+            if lead > (1 - _MARGIN) * now.cost and lead > _CHANCE * chance:
                 self.rule = best.rule
         if self._weight > 1e100:
             for shadow in self._shadows:
                 shadow.cost /= self._weight
+                shadow.squares = [each / self._weight**2 for each in shadow.squares]
             self._weight = 1.0
         most = max(len(shadow.here) for shadow in self._shadows)
         if most > _MOST:
@@ -179,9 +197,10 @@ class Tournament:
 
     def dump(self, breathe: Callable[[], None] = lambda: None) -> bytes:
         costs = [shadow.cost / self._weight for shadow in self._shadows]
+        squares = [each / self._weight**2 for shadow in self._shadows for each in shadow.squares]
         head = _HEAD.pack(
             _FORMAT, self.rule, self.shift, self._limit, self.floor, self.model.memory, *costs,
-            min(self._requests, _WARM),
+            *squares, min(self._requests, _WARM),
         )  # fmt: skip
         parts = [head]
         for number, (name, seen) in enumerate(self._known.items()):
@@ -203,7 +222,11 @@ class Tournament:
             return False
         self.rule, self.shift, self.floor = rule, shift, floor
         self._weight, self._requests, self._known = 1.0, requests, {}
-        self._shadows = [Shadow(each, 0, costs[each]) for each in RULES]
+        squares = costs[len(RULES) :]
+        self._shadows = [
+            Shadow(each, 0, costs[each], squares[each * len(RULES) : (each + 1) * len(RULES)])
+            for each in RULES
+        ]
         for at in range(_HEAD.size, len(stored), _FILE.size):
             name, *seen, where = _FILE.unpack_from(stored, at)
             self._known[name] = Seen(*seen)
@@ -216,3 +239,8 @@ class Tournament:
 
 
 _GROWTH = 2 ** (1 / _HALF_LIFE)
+
+
+def known_in(size: int) -> int:
+    """How many files a dump of `size` bytes knows."""
+    return max(0, size - _HEAD.size) // _FILE.size

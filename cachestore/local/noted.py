@@ -1,0 +1,107 @@
+"""Reads that were written down and are not entered in the tables yet.
+
+To change a row for each read costs a page of the log for each. So a batch of reads is one row of
+`noted`, and much later many batches are entered at once, in the order in which the rows lie. Until
+then every process that chooses copies knows of them from here. A read has a tick, and a file's row
+the tick up to which it is entered: whoever enters a read twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from cachestore.locks import ForkLock
+from cachestore.policy.tournament import name_of
+
+SCHEMA = """
+CREATE TABLE noted (tick INTEGER PRIMARY KEY, keys INTEGER, time REAL, reads TEXT);
+"""
+_ENTER_AFTER, _ENTER_AT_MOST, _SHARE = 256, 32_768, 8
+_PART = 128
+
+
+class Read(NamedTuple):
+    """`times` a key was read, the last of them at `tick` and not after `last` (wall seconds)."""
+
+    key: str
+    tick: int
+    times: int
+    last: float
+
+
+class Part(NamedTuple):
+    """Files whose reads are entered in one transaction. `upto`: of the last part, where it ends."""
+
+    names: tuple[int, ...]
+    upto: int | None = None
+
+
+def note(db: sqlite3.Connection, reads: Mapping[str, tuple[int, float]], tick: int) -> int:
+    """Write down reads that follow `tick` (key to how many, and the last one's wall seconds);
+    the last one's tick."""
+    counts = {key: count for key, (count, _) in reads.items()}
+    tick += sum(counts.values())
+    latest = max(when for _, when in reads.values())
+    values = (tick, len(counts), latest, json.dumps(counts))
+    db.execute("INSERT INTO noted VALUES (?, ?, ?, ?)", values)
+    return tick
+
+
+def waiting(db: sqlite3.Connection) -> int:
+    """How many keys all batches together have."""
+    [keys] = db.execute("SELECT coalesce(sum(keys), 0) FROM noted").fetchone()
+    return int(keys)
+
+
+def enter_after(here: int) -> int:
+    """So many keys are worth entering, where `here` files are."""
+    return max(_ENTER_AFTER, min(_ENTER_AT_MOST, here // _SHARE))
+
+
+class Noted:
+    """What a process knows of them."""
+
+    def __init__(self) -> None:
+        self._lock = ForkLock()
+        self._entered = -1
+        self._last = -1
+        self._reads: dict[int, list[Read]] = {}
+
+    def catch_up(self, db: sqlite3.Connection, entered: int) -> None:
+        """Read what was noted since. `entered`: up to this tick all is in the tables."""
+        with self._lock:
+            if entered != self._entered:
+                self._entered = self._last = entered
+                self._reads = {}
+            sql = "SELECT tick, time, reads FROM noted WHERE tick > ? ORDER BY tick"
+            for last, time, text in db.execute(sql, (self._last,)).fetchall():
+                counts: dict[str, int] = json.loads(text)
+                tick = last - sum(counts.values())
+                for key, count in counts.items():
+                    tick += count
+                    self._reads.setdefault(name_of(key), []).append(Read(key, tick, count, time))
+                self._last = last
+
+    @property
+    def any(self) -> bool:
+        return bool(self._reads)
+
+    def of(self, name: int) -> Sequence[Read]:
+        """A file's reads, oldest first."""
+        return self._reads.get(name, ())
+
+    def parts(self) -> list[Part]:
+        """All of them, in the order of the rows."""
+        with self._lock:
+            names, upto = sorted(self._reads), self._last
+        parts = [Part(tuple(names[at : at + _PART])) for at in range(0, len(names), _PART)]
+        return [*parts[:-1], parts[-1]._replace(upto=upto)] if parts else []
+
+
+def end(db: sqlite3.Connection, upto: int) -> None:
+    """All reads up to this tick are in the tables."""
+    db.execute("DELETE FROM noted WHERE tick <= ?", (upto,))
+    db.execute("UPDATE learned SET entered = max(entered, ?)", (upto,))
