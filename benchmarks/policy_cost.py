@@ -55,6 +55,7 @@ def filled(catalog: Catalog, count: int, tell: Tell) -> None:
         catalog.admit(row_of(key), max_bytes=_HUGE)
         if key % BATCH == 0:
             catalog.touch(next(batches))
+            catalog.tend(lambda: None)
             tell(BATCH)
 
 
@@ -100,12 +101,12 @@ def for_a_hit(store: CacheStore, count: int, tell: Tell) -> Iterator[tuple[str, 
 def for_an_eviction(catalog: Catalog, count: int) -> Iterator[tuple[str, float]]:
     """One at a time, for a newcomer; and many at once, as after a change of the limit."""
     used, _, _ = catalog.totals()
-    gone = 0
+    gone, rows = 0, [row_of(count + number) for number in range(2 * EVICTIONS)]
 
     def admissions() -> None:
         nonlocal gone
-        for number in range(EVICTIONS):
-            gone += len(catalog.admit(row_of(count + number), max_bytes=used).evicted)
+        for row in rows[EVICTIONS:]:
+            gone += len(catalog.admit(row, max_bytes=used).evicted)
 
     took = _timed(admissions)
     yield "eviction for a newcomer", took / max(1, gone)

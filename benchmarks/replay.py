@@ -123,10 +123,10 @@ class Hz(Cache):
         return False
 
     def _refit(self, tick: int) -> None:
-        known = list(self._seen.values())
+        known = [(seen.kind, seen.tick) for seen in self._seen.values()]
         share = refit_share(len(known))
         if share > 1:
-            known = [seen for seen in known if self._random() * share < 1]
+            known = [each for each in known if self._random() * share < 1]
         self._model.refit(known, tick, weight=share)
         self._refit_at = tick + refit_after(len(self._seen), tick)
 

@@ -60,7 +60,7 @@ class Known:
         found: dict[int, list[Read]] = {}
         for key, (count, when) in reads.items():
             tick += count
-            found[name_of(key)] = [Read(key, tick, count, when)]
+            found[name_of(key)] = [(key, count, tick, when)]
         self._enter(db, found)
         self._save(db, tick)
 
@@ -108,29 +108,29 @@ class Known:
 
     def _read(self, seen: Seen, reads: Iterable[Read], ask: Asked) -> Seen:
         """What is known after these, if they are not entered yet."""
-        for read in reads:
-            if read.tick > seen.tick:
-                seen = self._after(seen, seen.size, read.tick, read.times, ask)
+        for _, times, tick, _ in reads:
+            if tick > seen.tick:
+                seen = self._after(seen, seen.size, tick, times, ask)
         return seen
 
     def _enter(self, db: sqlite3.Connection, reads: Mapping[int, Sequence[Read]]) -> None:
         """Enter reads in the rows of their files."""
         rows, unknown = [], dict(reads)
         for name, *known in rows_of(db, SEEN, "seen", reads):
-            seen = self._read(Seen(*known), unknown.pop(name), self._model.touch)
-            last = reads[name][-1].last
-            rows.append((*seen[1:], self._rank(seen), last, name))
+            asked = unknown.pop(name)
+            seen = self._read(Seen(*known), asked, self._model.touch)
+            rows.append((*seen[1:], self._rank(seen), asked[-1][3], name))
         db.executemany(_ENTER, rows)
         for name, *known in rows_of(db, SEEN, "ghosts", list(unknown)):
             # Taken for gone while it was handed out, or on its way.
-            seen, asked = Seen(*known), unknown.pop(name)
-            if asked[-1].tick > seen.tick:
-                new = self._read(seen, asked, self._model.touch)
-                values = (name, asked[0].key, *new, self._rank(new), asked[-1].last)
-                db.execute(_INSERT, values)
+            asked = unknown.pop(name)
+            old, (key, _, tick, last) = Seen(*known), asked[-1]
+            if tick > old.tick:
+                seen = self._read(old, asked, self._model.touch)
+                db.execute(_INSERT, (name, key, *seen, self._rank(seen), last))
                 db.execute("DELETE FROM ghosts WHERE name = ?", (name,))
-        sql = "UPDATE entries SET used = max(used, ?) WHERE key = ?"
-        db.executemany(sql, [(asked[-1].last, asked[-1].key) for asked in unknown.values()])
+        never = [(last, key) for asked in unknown.values() for key, _, _, last in asked[-1:]]
+        db.executemany("UPDATE entries SET used = max(used, ?) WHERE key = ?", never)
 
     def _write(self, db: sqlite3.Connection, name: int, row: Row, seen: Seen) -> None:
         db.execute(_INSERT, (name, row.key, *seen, self._rank(seen), row.used))

@@ -96,7 +96,7 @@ class Learned(Known):
         super()._enter(db, reads)
         playing = [name for name in reads if self._plays(name)]
         sizes = dict(rows_of(db, "size", "seen", playing))
-        asked = [(name, sizes[name], each.tick) for name in sizes for each in reads[name]]
+        asked = [(name, sizes[name], tick) for name in sizes for _, _, tick, _ in reads[name]]
         db.executemany(_ASK, asked)
 
     def _plays(self, name: int) -> bool:
@@ -107,8 +107,8 @@ class Learned(Known):
         [entered] = db.execute("SELECT entered FROM learned").fetchone()
         self._noted.catch_up(db, entered)
         for key in keys:
-            for read in self._noted.of(name_of(key)):
-                found[key] = max(read.last, found.get(key, 0.0))
+            for _, _, _, last in self._noted.of(name_of(key)):
+                found[key] = max(last, found.get(key, 0.0))
         return found
 
     def _current(self, name: int, seen: Seen | None, ask: Asked) -> Seen | None:
@@ -186,27 +186,25 @@ class Learned(Known):
         }
         share = refit_share(sum(counts.values()))
         rows = (
-            seen
-            for table, count in counts.items()
-            for seen in self._some_of(db, table, count, share)
+            row for table, count in counts.items() for row in self._some_of(db, table, count, share)
         )
         model.refit(rows, tick, weight=share, breathe=breathe)
 
     def _some_of(
         self, db: sqlite3.Connection, table: str, count: int, share: int
-    ) -> Generator[Seen, None, None]:
+    ) -> Generator[tuple[int, int], None, None]:
         """One of `share` rows, in short looks: a long one would keep the log growing."""
-        sql = f"SELECT name, {SEEN} FROM {table} WHERE name > ? ORDER BY name LIMIT {_LOOK}"
+        sql = f"SELECT kind, tick, name FROM {table} WHERE name > ? ORDER BY name LIMIT {_LOOK}"
         if share == 1:
             after = -1
             while rows := db.execute(sql, (after,)).fetchall():
-                yield from (Seen(*row[1:]) for row in rows)
-                after = rows[-1][0]
+                yield from (row[:2] for row in rows)
+                after = rows[-1][2]
         else:
             # Names are hashes: what follows any of them is a random sample.
             for _ in range(-(-count // (share * _LOOK))):
                 rows = db.execute(sql, (self._random.getrandbits(56),)).fetchall()
-                yield from (Seen(*row[1:]) for row in rows)
+                yield from (row[:2] for row in rows)
 
     def keep(self, db: sqlite3.Connection, lesson: Lesson) -> None:
         tick = self._load(db)

@@ -19,17 +19,12 @@ from cachestore.policy.tournament import name_of
 SCHEMA = """
 CREATE TABLE noted (tick INTEGER PRIMARY KEY, keys INTEGER, time REAL, reads TEXT);
 """
-_ENTER_AFTER, _ENTER_AT_MOST, _SHARE = 256, 32_768, 8
-_PART = 128
+_ENTER_AFTER, _ENTER_AT_MOST, _SHARE = 256, 32_768, 4
+_PART = 200
 
 
-class Read(NamedTuple):
-    """`times` a key was read, the last of them at `tick` and not after `last` (wall seconds)."""
-
-    key: str
-    tick: int
-    times: int
-    last: float
+Read = tuple[str, int, int, float]
+"""A key, how many times it was read, the last one's tick, and wall seconds not before that."""
 
 
 class Part(NamedTuple):
@@ -80,9 +75,9 @@ class Noted:
             for last, time, text in db.execute(sql, (self._last,)).fetchall():
                 counts: dict[str, int] = json.loads(text)
                 tick = last - sum(counts.values())
-                for key, count in counts.items():
-                    tick += count
-                    self._reads.setdefault(name_of(key), []).append(Read(key, tick, count, time))
+                for key, times in counts.items():
+                    tick += times
+                    self._reads.setdefault(name_of(key), []).append((key, times, tick, time))
                 self._last = last
 
     @property

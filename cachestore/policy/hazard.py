@@ -43,6 +43,7 @@ _LEAST_HEAT, _HEAT, _FOREVER = 1_000.0, 8.0, 1e9
 _LEAST_GHOSTS, _GHOSTS = 10_000, 4
 _LOW = [2 ** (b / 2) - 1 for b in range(BINS + 1)]
 _HEAD = struct.Struct("<i?5d")
+_USED = [0, 0, 1, 2, 3, 3, *[4] * 3, *[5] * 8]
 
 MIXED, WORTH, HEAT, GDSF = RULES = range(4)
 """What files are ranked by: the mean of worth and heat, one of them alone, or GDSF."""
@@ -72,17 +73,11 @@ def age_bin(age: float) -> int:
 
 
 def _uses_class(uses: int) -> int:
-    for number, most in enumerate((1, 2, 3, 5, 8, 16)):
-        if uses <= most:
-            return number
-    return 6
+    return _USED[uses] if uses < len(_USED) else _USES - 1
 
 
 def _gap_class(gap: int) -> int:
-    if gap < 0:
-        return 0
-    steps = log2(gap + 1)
-    return 1 if steps < 6 else 2 if steps < 10 else 3 if steps < 14 else 4
+    return 0 if gap < 0 else 1 if gap < 63 else 2 if gap < 1023 else 3 if gap < 16383 else 4
 
 
 def ghosts(here: int) -> int:
@@ -188,10 +183,10 @@ class Hazard:
         among = 0 if above < -2 else 1 if above < 0 else 2 if above < 2 else 3
         if seen is None:
             return Seen(size, tick, 1, -1, among, 1.0, floor)
-        gap, uses = max(0, tick - seen.tick), seen.uses + 1
+        _, last, uses, _, _, heat, _ = seen
+        gap, uses = (tick - last if tick > last else 0), uses + 1
         kind = (_uses_class(uses) * _GAPS + _gap_class(gap)) * _SIZES + among
-        heat = float(seen.heat * 2.0 ** (-gap / self.memory)) + 1
-        return Seen(size, tick, uses, gap, kind, heat, floor)
+        return Seen(size, tick, uses, gap, kind, heat * 2.0 ** (-gap / self.memory) + 1, floor)
 
     def evicted(self, seen: Seen, tick: int) -> None:
         """A file left; how long such files had waited sets the horizon."""
@@ -200,18 +195,18 @@ class Hazard:
 
     def refit(
         self,
-        known: Iterable[Seen],
+        known: Iterable[tuple[int, int]],
         tick: int,
         weight: float = 1.0,
         breathe: Callable[[], None] = lambda: None,
     ) -> None:
-        """Learn the worth of each class and age anew. `known`: files here and evicted, or a
-        sample of them of which each stands for `weight`. `breathe` is called every 0.1 ms or so.
+        """Learn the worth of each class and age anew. `known`: kind and tick of files here and
+        evicted, or of a sample of which each stands for `weight`. `breathe` is called often.
         """
         self.absorb()
         waiting = _cells()
-        for number, seen in enumerate(known):
-            waiting[seen.kind * BINS + age_bin(max(0, tick - seen.tick))] += weight
+        for number, (kind, last) in enumerate(known):
+            waiting[kind * BINS + age_bin(tick - last if tick > last else 0)] += weight
             if number % 64 == 0:
                 breathe()
         horizon = _LEAST_HORIZON if self.fitted else _FIRST_HORIZON
