@@ -143,7 +143,7 @@ class Hz(Cache):
             need -= chosen[key].size
         for key, seen in chosen.items():
             self._remove(key)
-            self._model.evicted(seen, tick)
+            self._model.evicted(seen.tick, tick)
             self.used -= seen.size
             self._left(key)
         return True

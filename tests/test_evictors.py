@@ -319,9 +319,10 @@ def test_a_read_brings_back_what_was_taken_for_gone(tmp_path: Path) -> None:
         db.execute("INSERT INTO ghosts SELECT name, key, size, tick, uses, gap, kind, heat, floor"
                    " FROM seen")  # fmt: skip
         db.execute("DELETE FROM seen")
-    read(catalog, "a", KB, 10 * KB)
+    catalog.touch({"a": (refit_after(0, 0), 0.0)})
+    learn(catalog)
     with database(catalog) as db:
-        assert db.execute("SELECT key, uses FROM seen").fetchall() == [("a", 2)]
+        assert db.execute("SELECT key, uses FROM seen").fetchall() == [("a", 501)]
         assert db.execute("SELECT count(*) FROM ghosts").fetchone() == (0,)
 
 
@@ -357,11 +358,12 @@ def test_requests_are_played_in_the_background(tmp_path: Path) -> None:
     for name in names:
         read(catalog, name, KB, 50 * KB)
     with database(catalog) as db:
-        assert db.execute("SELECT count(*) FROM requests").fetchone() == (600,)
+        waiting = "SELECT (SELECT count(*) FROM requests) + (SELECT count(*) FROM noted)"
+        assert db.execute(waiting).fetchone() == (600,)
         assert state_of(db, "contest") is None
     learn(catalog)
     with database(catalog) as db:
-        assert db.execute("SELECT count(*) FROM requests").fetchone() == (0,)
+        assert db.execute(waiting).fetchone() == (0,)
         stored = state_of(db, "contest")
         assert isinstance(stored, bytes)
     contest = Tournament(Hazard(), 50 * KB)

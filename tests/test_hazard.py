@@ -32,7 +32,7 @@ def learned(reuse: int = 200, lost: int = 2000) -> tuple[Hazard, int]:
             known[name] = model.touch(known.get(name), 1000, tick)
         for number in range(lost // reuse):
             known[f"lost {turn} {number}"] = model.touch(None, 1000, tick)
-    model.refit(known.values(), tick)
+    model.refit([(seen.kind, seen.tick) for seen in known.values()], tick)
     return model, tick
 
 
@@ -138,7 +138,7 @@ def test_refitting_lets_others_run() -> None:
         gaps.append(time.thread_time() - last)
         last = time.thread_time()
 
-    model.refit(known, 10_000, breathe=breathe)
+    model.refit([(seen.kind, seen.tick) for seen in known], 10_000, breathe=breathe)
     assert len(gaps) >= 2 * CLASSES
     assert sorted(gaps)[len(gaps) * 99 // 100] < 0.001
 
@@ -202,8 +202,8 @@ def test_a_hot_set_survives_a_crawl() -> None:
             worst = min(sample, key=lambda each: model.value(known[each], tick))
             here.discard(worst)
             if worst != name:
-                model.evicted(known[worst], tick)
+                model.evicted(known[worst].tick, tick)
         if tick % 1000 == 0:
-            model.refit(known.values(), tick)
+            model.refit([(seen.kind, seen.tick) for seen in known.values()], tick)
     # Each may have to be fetched once more, and none twice.
     assert hits >= len(after) - len(hot)

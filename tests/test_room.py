@@ -23,6 +23,7 @@ from store_rig import until
 from cachestore.errors import CacheFull
 from cachestore.events import Evicted, Refused
 from cachestore.local.learned import Learned
+from cachestore.policy.tournament import name_of
 
 BLOCK = 4096
 ROOM = 10 * BLOCK
@@ -411,7 +412,7 @@ def test_a_copy_that_was_looked_for_on_its_way_is_known_when_it_is_here(rig: Cac
     evictor = Learned(rig.options)
     rig.catalog.evictor = evictor
     new = Arriving(rig, "new", BLOCK).reserve()
-    rig.catalog.change(lambda db: evictor._left(db, ["new"]), None)
+    rig.catalog.change(lambda db: evictor._left(db, [name_of("new")]), None)
     new.end()
     assert "new" in keys(rig)
     path = rig.catalog._files.held_path()

@@ -80,18 +80,23 @@ class Row:
         """From what is stored; raises `JunkRow` if it was not written by `values`."""
         if not all(map(isinstance, values, _TYPES)):
             raise JunkRow("a row has a value of a wrong type")
-        plain = dict(zip(COLUMNS, values, strict=True))
+        (
+            key, file, size, mtime_ns, inode, allocated, etag, sha256, content_type, text,
+            cache_control, modified, validated, ttl, pinned, durable, used, uses, boot,
+        ) = values  # fmt: skip
         try:
-            metadata = json.loads(plain["metadata"])
+            metadata = json.loads(text) if text != "{}" else {}
         except (ValueError, RecursionError) as error:
             raise JunkRow("a row has broken metadata") from error
         # A planted name must not lead to a file outside the cache.
-        if not isinstance(metadata, dict) or not is_copy_name(plain["file"]):
+        if not isinstance(metadata, dict) or not is_copy_name(file):
             raise JunkRow("a row names no copy")
-        plain["metadata"] = {str(name): str(value) for name, value in metadata.items()}
-        plain["inode"] %= 1 << 64
-        plain["pinned"], plain["durable"] = bool(plain["pinned"]), bool(plain["durable"])
-        return cls(**plain)
+        metadata = {str(name): str(value) for name, value in metadata.items()}
+        return cls(
+            key, file, size, mtime_ns, inode % (1 << 64), allocated, etag, sha256, content_type,
+            metadata, cache_control, modified, validated, ttl, bool(pinned), bool(durable), used,
+            uses, boot,
+        )  # fmt: skip
 
 
 def _signed(inode: int) -> int:

@@ -86,6 +86,13 @@ def one(db: sqlite3.Connection, key: str) -> Row | None:
     return None if found is None else Row.load(found)
 
 
+def one_named(db: sqlite3.Connection, name: int) -> Row | None:
+    """The row of a key's number."""
+    sql = f"SELECT {ALL} FROM entries WHERE key = (SELECT key FROM seen WHERE name = ?)"
+    found = db.execute(sql, (name,)).fetchone()
+    return None if found is None else Row.load(found)
+
+
 def totals(db: sqlite3.Connection) -> tuple[int, int]:
     """Allocated bytes and entries, kept by triggers."""
     used, count = db.execute("SELECT bytes, entries FROM totals").fetchone()

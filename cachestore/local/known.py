@@ -139,12 +139,13 @@ class Known:
         """What the index is to be ordered by; None: there is none."""
         return None
 
-    def _left(self, db: sqlite3.Connection, keys: Iterable[str]) -> None:
+    def _left(self, db: sqlite3.Connection, names: Iterable[int]) -> None:
         """Files that are not here any more are remembered elsewhere."""
-        names = [(name_of(key),) for key in keys]
-        sql = f"INSERT OR REPLACE INTO ghosts SELECT name, key, {SEEN} FROM seen WHERE name = ?"
-        db.executemany(sql, names)
-        db.executemany("DELETE FROM seen WHERE name = ?", names)
+        values = [(name,) for name in names]
+        if values:
+            sql = f"INSERT OR REPLACE INTO ghosts SELECT name, key, {SEEN} FROM seen WHERE name = ?"
+            db.executemany(sql, values)
+            db.executemany("DELETE FROM seen WHERE name = ?", values)
 
     def _load(self, db: sqlite3.Connection) -> int:
         """Be up to date with what other processes learned; the tick."""

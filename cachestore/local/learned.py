@@ -12,7 +12,7 @@ from operator import itemgetter
 
 from cachestore.local import noted
 from cachestore.local.catalog_rows import Row
-from cachestore.local.catalog_schema import one, totals
+from cachestore.local.catalog_schema import one_named, totals
 from cachestore.local.known import (
     SEEN,
     Asked,
@@ -25,7 +25,7 @@ from cachestore.local.known import (
 from cachestore.local.noted import Noted, Part, Read
 from cachestore.options import Options
 from cachestore.policy.eviction import Need
-from cachestore.policy.hazard import Hazard, Plain, Seen, refit_after, refit_share
+from cachestore.policy.hazard import GDSF, Hazard, Plain, Seen, refit_after, refit_share
 from cachestore.policy.tournament import Tournament, known_in, name_of
 
 SAMPLE = 64
@@ -114,13 +114,13 @@ class Learned(Known):
     def _current(self, name: int, seen: Seen | None, ask: Asked) -> Seen | None:
         return None if seen is None else self._read(seen, self._noted.of(name), ask)
 
-    def _left(self, db: sqlite3.Connection, keys: Iterable[str]) -> None:
+    def _left(self, db: sqlite3.Connection, names: Iterable[int]) -> None:
         """What was noted of them came before they left."""
-        names = {name_of(key): key for key in keys}
+        names = list(names)
         reads = {name: asked for name in names if (asked := self._noted.of(name))}
         if reads:
             self._enter(db, reads)
-        super()._left(db, names.values())
+        super()._left(db, names)
 
     # -- learning --------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class Learned(Known):
         while not need.nothing and rounds < _ROUNDS:
             need, worst = self._choose(db, need, spare, chosen, tick, bar)
             if bar < worst:
-                self._left(db, [] if newcomer is None else [newcomer.key])
+                self._left(db, [] if newcomer is None else [name_of(newcomer.key)])
                 return None
             rounds = 0 if worst > -inf else rounds + 1
         self._take(self._longest_unread(db, {*spare, *chosen}, unknown=False), chosen, need)
@@ -268,44 +268,41 @@ class Learned(Known):
         each = max(_LEAST_SAMPLE, min(SAMPLE, part))
         found = self._sample(db, each * wanted, tick)
         worst, gone, more = -inf, [], max(1, len(found) // each)
-        for worth, key, seen in found:
+        for worth, name, last in found:
             if need.nothing or not more or bar < worst:
                 break
-            if key in spare or key in chosen:
-                continue
-            row = one(db, key)
+            row = one_named(db, name)
             if row is None:
-                gone.append(key)
-            elif not row.pinned:
+                gone.append(name)
+            elif not (row.pinned or row.key in spare or row.key in chosen):
                 worst, more = worth, more - 1
                 if worth <= bar:
-                    chosen[key] = row
+                    chosen[row.key] = row
                     need = need.without(row)
-                    self._model.evicted(Seen(*seen), tick)
+                    self._model.evicted(last, tick)
         if db.in_transaction:
             self._left(db, gone)
         return need, worst
 
     def _sample(
         self, db: sqlite3.Connection, count: int, tick: int
-    ) -> list[tuple[float, str, Plain]]:
-        """Files that are here, from anywhere on in the order of their hashes, worst first."""
-        start = self._random.getrandbits(56)
-        rows = db.execute(_RUN + ">= ? ORDER BY name LIMIT ?", (start, count)).fetchall()
+    ) -> list[tuple[float, int, int]]:
+        """Files that are here, from anywhere on in the order of their names, worst first: what
+        each is worth, its name, and the tick of its last request."""
+        start, run = self._random.getrandbits(56), _RANKED_RUN if self._rule == GDSF else _RUN
+        rows = db.execute(run + ">= ? ORDER BY name LIMIT ?", (start, count)).fetchall()
         if len(rows) < count:
             rest = (start, count - len(rows))
-            rows += db.execute(_RUN + "< ? ORDER BY name LIMIT ?", rest).fetchall()
-        files = [row[2:] for row in rows]
+            rows += db.execute(run + "< ? ORDER BY name LIMIT ?", rest).fetchall()
+        files: list[Plain] = [row[1:] for row in rows]
         if self._noted.any:
-            files = [
-                self._read(Seen(*known), asked, self._model.after)
-                if (asked := self._noted.of(name))
-                else known
-                for known, (name, *_) in zip(files, rows, strict=True)
-            ]
+            for at, (name, *_) in enumerate(rows):
+                seen = seen_of(db, name) if self._noted.of(name) else None
+                if seen is not None:
+                    files[at] = self._read(seen, self._noted.of(name), self._model.after)
         worths = self._model.values(files, tick, self._rule)
         order = sorted(range(len(rows)), key=worths.__getitem__)
-        return [(worths[at], rows[at][1], files[at]) for at in order]
+        return [(worths[at], rows[at][0], files[at][1]) for at in order]
 
 
 def _in_slices(breathe: Callable[[], None]) -> Callable[[], None]:
@@ -322,4 +319,6 @@ def _in_slices(breathe: Callable[[], None]) -> Callable[[], None]:
 
 
 _ASK = "INSERT INTO requests (name, size, tick) VALUES (?, ?, ?)"
-_RUN = f"SELECT name, key, {SEEN} FROM seen WHERE name "
+# What a rule does not look at is not read.
+_RUN = "SELECT name, size, tick, 1, -1, kind, heat, 0.0 FROM seen WHERE name "
+_RANKED_RUN = f"SELECT name, {SEEN} FROM seen WHERE name "

@@ -57,7 +57,8 @@ class Ranked(Known):
                     break
         refused = bar < inf and not need.nothing
         if newcomer is not None:
-            self._left(db, [*gone, newcomer.key] if refused else gone)
+            left = [*gone, newcomer.key] if refused else gone
+            self._left(db, map(name_of, left))
             db.execute("UPDATE learned SET floor = ?", (floor,))
         return None if refused else chosen
 

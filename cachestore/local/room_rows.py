@@ -161,7 +161,8 @@ def put_off(db: sqlite3.Connection, files: Iterable[Leaving], now: float) -> Non
 def gone(db: sqlite3.Connection, files: Iterable[Leaving]) -> None:
     """These were removed."""
     values = [(each.file, each.id) for each in files]
-    db.executemany("DELETE FROM leaving WHERE file = ? AND id = ?", values)
+    if values:
+        db.executemany("DELETE FROM leaving WHERE file = ? AND id = ?", values)
 
 
 def next_due(db: sqlite3.Connection) -> float | None:

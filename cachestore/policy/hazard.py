@@ -188,9 +188,9 @@ class Hazard:
         kind = (_uses_class(uses) * _GAPS + _gap_class(gap)) * _SIZES + among
         return Seen(size, tick, uses, gap, kind, heat * 2.0 ** (-gap / self.memory) + 1, floor)
 
-    def evicted(self, seen: Seen, tick: int) -> None:
-        """A file left; how long such files had waited sets the horizon."""
-        self._fresh_sums.age += max(0, tick - seen.tick)
+    def evicted(self, last: int, tick: int) -> None:
+        """A file left that was asked for at `last`; how long such files waited is the horizon."""
+        self._fresh_sums.age += max(0, tick - last)
         self._fresh_sums.ages += 1
 
     def refit(

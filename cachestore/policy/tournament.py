@@ -2,10 +2,10 @@
 
 A shadow holds what a cache that follows its rule would hold, and no bytes. Only files whose name
 hashes to a certain value take part, and the limit is scaled alike, so that a shadow of a thousand
-files stands for a cache of a million (spatial sampling: Waldspurger et al., FAST 2015). The rule
+files stands for a cache of a million (spatial sampling: Waldspurger et al., FAST 2015). Files so
+large that a few of them would fill such a shadow stay out of it. The rule
 whose misses would have cost least, by the objective and with older ones fading, is followed; the
-one that is followed now stays unless another is better by a margin, since a change costs misses,
-and by more than chance explains: a few misses of huge files can outweigh thousands of others.
+one that is followed now stays unless another is better by a margin, since a change costs misses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
-from math import isfinite, sqrt
+from math import isfinite
 
 from cachestore.policy.hazard import GDSF, MIXED, RULES, Hazard, Seen, ghosts
 
@@ -27,10 +27,10 @@ _HALF_LIFE = 20_000
 _WARM = 100
 _MARGIN = 0.98
 _JUDGED = 64
+_LARGE = 16
 _SLACK = 512
-_CHANCE = 2.0
-_HEAD = struct.Struct(f"<iiiqdd{len(RULES) + len(RULES) ** 2}di")
-_FORMAT = 2
+_HEAD = struct.Struct(f"<iiiqdd{len(RULES)}di")
+_FORMAT = 1
 _FILE = struct.Struct("<QqqqqHddB")
 
 
@@ -43,13 +43,11 @@ def name_of(key: str) -> int:
 
 @dataclass(slots=True)
 class Shadow:
-    """A cache without bytes that ranks by one rule. `cost`: of its misses, fading; `squares`: of
-    the costs of those that another one did not have, for each of them."""
+    """A cache without bytes that ranks by one rule. `cost`: of its misses, fading."""
 
     rule: int
     used: int = 0
     cost: float = 0.0
-    squares: list[float] = field(default_factory=lambda: [0.0] * len(RULES))
     here: list[int] = field(default_factory=list)
     at: dict[int, int] = field(default_factory=dict)
 
@@ -93,6 +91,8 @@ class Tournament:
     ) -> None:
         """A file that takes part was asked for. `breathe` is called every 0.1 ms or so."""
         known, limit = self._known, self._limit >> self.shift
+        if self._is_large(size):
+            return
         old = known.pop(name, None)
         if old is not None and old.size != size:
             for shadow in self._shadows:
@@ -103,37 +103,29 @@ class Tournament:
             return  # passes by all of them alike
         self._weight *= _GROWTH
         missed = [shadow for shadow in self._shadows if name not in shadow.at]
-        if missed and len(missed) < len(self._shadows):  # what all of them miss tells nothing
-            self._pay(missed, self.model.prices.miss(size) * self._weight)
+        # What all of them miss tells nothing.
+        told = len(missed) < len(self._shadows)
+        cost = self.model.prices.miss(size) * self._weight if told else 0.0
         for shadow in missed:
+            shadow.cost += cost
             if self._make_room(shadow, seen, tick, limit, breathe):
                 shadow.add(name, size)
         self._requests += 1
         if self._requests % _JUDGED == 0:
             self._judge()
 
-    def _pay(self, missed: list[Shadow], cost: float) -> None:
-        for shadow in missed:
-            shadow.cost += cost
-        rules = {shadow.rule for shadow in missed}
-        for hit in RULES:
-            if hit not in rules:
-                for shadow in missed:
-                    shadow.squares[hit] += cost * cost
+    def _is_large(self, size: int) -> bool:
+        """In a sample of the files it would weigh far more than it does among all."""
+        return self.shift > 0 and size > (self._limit >> self.shift) // _LARGE
 
     def _judge(self) -> None:
         if self._requests >= _WARM:
             best = min(self._shadows, key=lambda shadow: shadow.cost)
-            now = self._shadows[self.rule]
-            # Each is a sum of misses that only one of both had; so is the variance of their lead.
-            chance = sqrt(best.squares[now.rule] + now.squares[best.rule])
-            lead = now.cost - best.cost
-            if lead > (1 - _MARGIN) * now.cost and lead > _CHANCE * chance:
+            if best.cost < _MARGIN * self._shadows[self.rule].cost:
                 self.rule = best.rule
         if self._weight > 1e100:
             for shadow in self._shadows:
                 shadow.cost /= self._weight
-                shadow.squares = [each / self._weight**2 for each in shadow.squares]
             self._weight = 1.0
         most = max(len(shadow.here) for shadow in self._shadows)
         if most > _MOST:
@@ -178,12 +170,17 @@ class Tournament:
         return [name for name in picked if name not in chosen] or self._sample(shadow, chosen)
 
     def _thin_out(self) -> None:
-        """Half of the files take part no longer."""
+        """Half of the files take part no longer, nor do the largest of the others."""
         self.shift += 1
+        known = {
+            name: seen
+            for name, seen in self._known.items()
+            if self.takes(name) and not self._is_large(seen.size)
+        }
         for shadow in self._shadows:
-            for name in [name for name in shadow.here if not self.takes(name)]:
+            for name in [name for name in shadow.here if name not in known]:
                 shadow.remove(name, self._known[name].size)
-        self._known = {name: seen for name, seen in self._known.items() if self.takes(name)}
+        self._known = known
 
     def _forget(self, most: int) -> None:
         """Drop those that were not asked for longest, and are nowhere."""
@@ -197,10 +194,9 @@ class Tournament:
 
     def dump(self, breathe: Callable[[], None] = lambda: None) -> bytes:
         costs = [shadow.cost / self._weight for shadow in self._shadows]
-        squares = [each / self._weight**2 for shadow in self._shadows for each in shadow.squares]
         head = _HEAD.pack(
             _FORMAT, self.rule, self.shift, self._limit, self.floor, self.model.memory, *costs,
-            *squares, min(self._requests, _WARM),
+            min(self._requests, _WARM),
         )  # fmt: skip
         parts = [head]
         for number, (name, seen) in enumerate(self._known.items()):
@@ -222,11 +218,7 @@ class Tournament:
             return False
         self.rule, self.shift, self.floor = rule, shift, floor
         self._weight, self._requests, self._known = 1.0, requests, {}
-        squares = costs[len(RULES) :]
-        self._shadows = [
-            Shadow(each, 0, costs[each], squares[each * len(RULES) : (each + 1) * len(RULES)])
-            for each in RULES
-        ]
+        self._shadows = [Shadow(each, 0, costs[each]) for each in RULES]
         for at in range(_HEAD.size, len(stored), _FILE.size):
             name, *seen, where = _FILE.unpack_from(stored, at)
             self._known[name] = Seen(*seen)
