@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -191,7 +192,7 @@ class Catalog:
 
     def remove_many(self, rows: Iterable[Row]) -> list[Row]:
         """Take out exactly these rows, except ones pinned by now; the rows that went."""
-        batch = list(rows)
+        batch = sorted(rows, key=attrgetter("key"))  # as they lie
 
         def work(db: sqlite3.Connection) -> list[Row]:
             gone = []

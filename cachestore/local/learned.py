@@ -53,6 +53,13 @@ class Lesson:
     model: bytes | None
 
 
+@dataclass(slots=True)
+class Walk:
+    """Once around all files, in the order of their names, from anywhere on. `at`: the next one."""
+
+    at: int
+
+
 class Learned(Known):
     """By `policy.hazard`, the newcomer among the sample, ranked as `policy.tournament` found best.
 
@@ -224,8 +231,8 @@ class Learned(Known):
         self, db: sqlite3.Connection, need: Need, spare: frozenset[str], newcomer: Row | None
     ) -> list[Row] | None:
         tick = self._caught_up(db)
-        bar = inf
-        chosen: dict[str, Row] = {}
+        bar, walk = inf, Walk(self._random.getrandbits(56))
+        chosen: dict[int, Row] = {}
         if newcomer is not None:
             seen = seen_of(db, name_of(newcomer.key))
             bar = inf if seen is None else self._model.value(seen, tick, self._rule)
@@ -233,18 +240,19 @@ class Learned(Known):
         need = self._take(self._longest_unread(db, spare, unknown=True), chosen, need)
         rounds = 0
         while not need.nothing and rounds < _ROUNDS:
-            need, worst = self._choose(db, need, spare, chosen, tick, bar)
+            need, worst = self._choose(db, need, spare, chosen, walk, tick, bar)
             if bar < worst:
                 self._left(db, [] if newcomer is None else [name_of(newcomer.key)])
                 return None
             rounds = 0 if worst > -inf else rounds + 1
-        self._take(self._longest_unread(db, {*spare, *chosen}, unknown=False), chosen, need)
+        spare |= {row.key for row in chosen.values()}
+        self._take(self._longest_unread(db, spare, unknown=False), chosen, need)
         return list(chosen.values())
 
-    def _take(self, rows: Iterator[Row], chosen: dict[str, Row], need: Need) -> Need:
+    def _take(self, rows: Iterator[Row], chosen: dict[int, Row], need: Need) -> Need:
         """Choose as many as are needed; what is needed still."""
         while not need.nothing and (row := next(rows, None)) is not None:
-            chosen[row.key] = row
+            chosen[name_of(row.key)] = row
             need = need.without(row)
         return need
 
@@ -253,7 +261,8 @@ class Learned(Known):
         db: sqlite3.Connection,
         need: Need,
         spare: frozenset[str],
-        chosen: dict[str, Row],
+        chosen: dict[int, Row],
+        walk: Walk,
         tick: int,
         bar: float,
     ) -> tuple[Need, float]:
@@ -266,18 +275,20 @@ class Learned(Known):
         # Where a twentieth has to leave, the worst of twenty is right.
         part = min(used // max(1, need.bytes), entries // max(1, need.entries))
         each = max(_LEAST_SAMPLE, min(SAMPLE, part))
-        found = self._sample(db, each * wanted, tick)
+        found = self._sample(db, walk, each * wanted, tick)
         worst, gone, more = -inf, [], max(1, len(found) // each)
         for worth, name, last in found:
             if need.nothing or not more or bar < worst:
                 break
+            if name in chosen:
+                continue
             row = one_named(db, name)
             if row is None:
                 gone.append(name)
-            elif not (row.pinned or row.key in spare or row.key in chosen):
+            elif not (row.pinned or row.key in spare):
                 worst, more = worth, more - 1
                 if worth <= bar:
-                    chosen[row.key] = row
+                    chosen[name] = row
                     need = need.without(row)
                     self._model.evicted(last, tick)
         if db.in_transaction:
@@ -285,15 +296,16 @@ class Learned(Known):
         return need, worst
 
     def _sample(
-        self, db: sqlite3.Connection, count: int, tick: int
+        self, db: sqlite3.Connection, walk: Walk, count: int, tick: int
     ) -> list[tuple[float, int, int]]:
-        """Files that are here, from anywhere on in the order of their names, worst first: what
-        each is worth, its name, and the tick of its last request."""
-        start, run = self._random.getrandbits(56), _RANKED_RUN if self._rule == GDSF else _RUN
+        """The next files that are here, in the order of their names, worst first: what each is
+        worth, its name, and the tick of its last request."""
+        start, run = walk.at, _RANKED_RUN if self._rule == GDSF else _RUN
         rows = db.execute(run + ">= ? ORDER BY name LIMIT ?", (start, count)).fetchall()
         if len(rows) < count:
             rest = (start, count - len(rows))
             rows += db.execute(run + "< ? ORDER BY name LIMIT ?", rest).fetchall()
+        walk.at = rows[-1][0] + 1 if rows else 0
         files: list[Plain] = [row[1:] for row in rows]
         if self._noted.any:
             for at, (name, *_) in enumerate(rows):
