@@ -84,7 +84,7 @@ class Learned(Known):
         if not keys:
             return []
         [here] = db.execute("SELECT entries FROM totals").fetchone()
-        if keys < noted.enter_after(here) and not self._is_time(db, keys):
+        if keys < noted.enter_after(here) and not self._is_time(db):
             return []
         [entered] = db.execute("SELECT entered FROM learned").fetchone()
         self._noted.catch_up(db, entered)
@@ -145,14 +145,13 @@ class Learned(Known):
         if self._plays(name):
             db.execute(_ASK, (name, seen.size, seen.tick))
 
-    def _is_time(self, db: sqlite3.Connection, keys: int = 0) -> bool:
-        """For a refit, or for the tournament to go on. `keys`: read, and not entered yet."""
-        tick, refit_at, shift = db.execute("SELECT tick, refit_at, shift FROM learned").fetchone()
+    def _is_time(self, db: sqlite3.Connection) -> bool:
+        """For a refit, or for the tournament to go on."""
+        tick, refit_at = db.execute("SELECT tick, refit_at FROM learned").fetchone()
         [asked] = db.execute("SELECT count(*) FROM requests").fetchone()
         sql = "SELECT length(state) FROM kept WHERE name = 'contest'"
         [size] = db.execute(sql).fetchone() or (0,)
-        enough = max(_PLAY_AFTER, known_in(size) // _PLAY_SHARE)
-        return bool(tick >= refit_at or asked + (keys >> shift) >= enough)
+        return bool(tick >= refit_at or asked >= max(_PLAY_AFTER, known_in(size) // _PLAY_SHARE))
 
     def learn(self, db: sqlite3.Connection, breathe: Callable[[], None]) -> Lesson | None:
         if not self._is_time(db):
