@@ -99,17 +99,21 @@ def for_a_hit(store: CacheStore, count: int, tell: Tell) -> Iterator[tuple[str, 
 
 
 def for_an_eviction(catalog: Catalog, count: int) -> Iterator[tuple[str, float]]:
-    """One at a time, for a newcomer; and many at once, as after a change of the limit."""
-    used, _, _ = catalog.totals()
-    gone, rows = 0, [row_of(count + number) for number in range(2 * EVICTIONS)]
+    """One at a time, beyond what a newcomer costs anyway; and many, as after a change of limits."""
+    rows = [row_of(count + number) for number in range(2 * EVICTIONS)]
+    gone = 0
 
-    def admissions() -> None:
+    def admissions(some: list[Row], limit: int) -> None:
         nonlocal gone
-        for row in rows[EVICTIONS:]:
-            gone += len(catalog.admit(row, max_bytes=used).evicted)
+        for row in some:
+            gone += len(catalog.admit(row, max_bytes=limit).evicted)
 
-    took = _timed(admissions)
-    yield "eviction for a newcomer", took / max(1, gone)
+    roomy = _timed(lambda: admissions(rows[:EVICTIONS], _HUGE))
+    yield "admission where there is room", roomy / EVICTIONS
+    used, _, _ = catalog.totals()
+    full = _timed(lambda: admissions(rows[EVICTIONS:], used))
+    yield "admission where there is none", full / EVICTIONS
+    yield "eviction for a newcomer", (full - roomy) / max(1, gone)
     used, entries, _ = catalog.totals()
     took = _timed(lambda: catalog.remove_many(catalog.worst(used // 20, 0)))
     yield "eviction of a twentieth", took / max(1, entries - catalog.totals()[1])

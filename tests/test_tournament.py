@@ -114,6 +114,22 @@ def test_a_large_cache_is_sampled() -> None:
     assert contest.takes(0b100 << contest.shift)
 
 
+def test_a_few_huge_files_do_not_decide_for_a_large_cache() -> None:
+    """In a sample they would fill a shadow, and their misses outweigh all others."""
+    contest = Tournament(Hazard(), 80_000, seed=1)
+    play(contest, skewed(60_000, shape=0.3))
+    assert contest.shift >= 2
+    huge = [name for n in range(500) if contest.takes(name := name_of(f"huge {n}"))]
+    before = [shadow.cost / contest._weight for shadow in contest._shadows]
+    for tick in range(60_000, 60_300):
+        contest.request(huge[tick % len(huge)], 9_000, tick)
+    assert [shadow.cost / contest._weight for shadow in contest._shadows] == before
+    assert not contest._known.keys() & set(huge)
+    small = Tournament(Hazard(), 80_000, seed=1)
+    small.request(1, 9_000, 1)
+    assert small._shadows[0].used == 9_000
+
+
 def test_a_crawl_of_names_is_forgotten() -> None:
     contest = Tournament(Hazard(), 500, seed=1)
     play(contest, (name_of(f"once {n}") for n in range(25_000)))

@@ -232,7 +232,7 @@ class Catalog:
 
     def tend(self, breathe: Callable[[], None]) -> None:
         """Let the evictor learn from what was read since; from the background."""
-        parts: list[Part] = self.ask(self.evictor.parts, [])
+        parts: list[Part] = self.ask(lambda db: self.evictor.parts(db, breathe), [])
         for part in parts:
             if not self.change(partial(self.evictor.enter, part=part), False):
                 return  # a busy catalog; what was written down stays

@@ -27,8 +27,11 @@ class Evictor(Protocol):
         """These keys were asked for: how many times, and the last time's wall seconds."""
         ...
 
-    def parts(self, db: sqlite3.Connection) -> list[Part]:
-        """What is to be entered now of reads that were only written down; called often."""
+    def parts(self, db: sqlite3.Connection, breathe: Callable[[], None]) -> list[Part]:
+        """What is to be entered now of reads that were only written down; called often.
+
+        Lets others run by calling `breathe` often.
+        """
         ...
 
     def enter(self, db: sqlite3.Connection, part: Part) -> bool:
@@ -81,7 +84,7 @@ class Ordered:
         sql = "UPDATE entries SET uses = uses + ?, used = max(used, ?) WHERE key = ?"
         db.executemany(sql, [(count, when, key) for key, (count, when) in reads.items()])
 
-    def parts(self, db: sqlite3.Connection) -> list[Part]:
+    def parts(self, db: sqlite3.Connection, breathe: Callable[[], None]) -> list[Part]:
         return []
 
     def enter(self, db: sqlite3.Connection, part: Part) -> bool:

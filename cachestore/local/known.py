@@ -49,7 +49,7 @@ class Known:
         self._fetched: deque[tuple[int, float]] = deque(maxlen=_FETCHED)
         self._floor = 0.0
         self._version = -1
-        self._rule = self._shift = self._entered = 0
+        self._rule = self._shift = self._upto = 0
 
     def fetched(self, size: int, seconds: float) -> None:
         """Kept until something is written anyway."""
@@ -64,7 +64,7 @@ class Known:
         self._enter(db, found)
         self._save(db, tick)
 
-    def parts(self, db: sqlite3.Connection) -> list[Part]:
+    def parts(self, db: sqlite3.Connection, breathe: Callable[[], None]) -> list[Part]:
         return []  # all reads are entered at once
 
     def enter(self, db: sqlite3.Connection, part: Part) -> bool:
@@ -109,16 +109,21 @@ class Known:
     def _read(self, seen: Seen, reads: Iterable[Read], ask: Asked) -> Seen:
         """What is known after these, if they are not entered yet."""
         for _, times, tick, _ in reads:
-            if tick > seen.tick:
+            if tick <= seen.tick:
+                continue
+            if times == 1:
+                seen = ask(seen, seen.size, tick, self._floor)
+            else:
                 seen = self._after(seen, seen.size, tick, times, ask)
         return seen
 
     def _enter(self, db: sqlite3.Connection, reads: Mapping[int, Sequence[Read]]) -> None:
         """Enter reads in the rows of their files."""
-        rows, unknown = [], dict(reads)
+        rows, unknown, touch = [], dict(reads), self._model.touch
         for name, *known in rows_of(db, SEEN, "seen", reads):
             asked = unknown.pop(name)
-            seen = self._read(Seen(*known), asked, self._model.touch)
+            seen = self._read(Seen(*known), asked, touch)
+            self._entered(db, name, seen.size, asked)
             rows.append((*seen[1:], self._rank(seen), asked[-1][3], name))
         db.executemany(_ENTER, rows)
         for name, *known in rows_of(db, SEEN, "ghosts", list(unknown)):
@@ -126,11 +131,16 @@ class Known:
             asked = unknown.pop(name)
             old, (key, _, tick, last) = Seen(*known), asked[-1]
             if tick > old.tick:
-                seen = self._read(old, asked, self._model.touch)
+                seen = self._read(old, asked, touch)
+                self._entered(db, name, seen.size, asked)
                 db.execute(_INSERT, (name, key, *seen, self._rank(seen), last))
                 db.execute("DELETE FROM ghosts WHERE name = ?", (name,))
-        never = [(last, key) for asked in unknown.values() for key, _, _, last in asked[-1:]]
-        db.executemany("UPDATE entries SET used = max(used, ?) WHERE key = ?", never)
+        for asked in unknown.values():
+            key, _, _, last = asked[-1]
+            db.execute("UPDATE entries SET used = max(used, ?) WHERE key = ?", (last, key))
+
+    def _entered(self, db: sqlite3.Connection, name: int, size: int, reads: Sequence[Read]) -> None:
+        """These were entered."""
 
     def _write(self, db: sqlite3.Connection, name: int, row: Row, seen: Seen) -> None:
         db.execute(_INSERT, (name, row.key, *seen, self._rank(seen), row.used))
@@ -150,7 +160,7 @@ class Known:
     def _load(self, db: sqlite3.Connection) -> int:
         """Be up to date with what other processes learned; the tick."""
         sql = "SELECT tick, version, floor, costs, rule, shift, entered FROM learned"
-        tick, version, self._floor, costs, self._rule, self._shift, self._entered = db.execute(
+        tick, version, self._floor, costs, self._rule, self._shift, self._upto = db.execute(
             sql
         ).fetchone()
         if version != self._version:

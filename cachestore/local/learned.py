@@ -18,7 +18,6 @@ from cachestore.local.known import (
     Asked,
     Known,
     keep_state,
-    rows_of,
     seen_of,
     state_of,
 )
@@ -79,7 +78,7 @@ class Learned(Known):
         tick = noted.note(db, reads, self._load(db))
         self._save(db, tick)
 
-    def parts(self, db: sqlite3.Connection) -> list[Part]:
+    def parts(self, db: sqlite3.Connection, breathe: Callable[[], None]) -> list[Part]:
         keys = noted.waiting(db)
         if not keys:
             return []
@@ -87,7 +86,7 @@ class Learned(Known):
         if keys < noted.enter_after(here) and not self._is_time(db):
             return []
         [entered] = db.execute("SELECT entered FROM learned").fetchone()
-        self._noted.catch_up(db, entered)
+        self._noted.catch_up(db, entered, breathe)
         return self._noted.parts()
 
     def enter(self, db: sqlite3.Connection, part: Part) -> bool:
@@ -99,12 +98,9 @@ class Learned(Known):
             self._save(db, tick)
         return True
 
-    def _enter(self, db: sqlite3.Connection, reads: Mapping[int, Sequence[Read]]) -> None:
-        super()._enter(db, reads)
-        playing = [name for name in reads if self._plays(name)]
-        sizes = dict(rows_of(db, "size", "seen", playing))
-        asked = [(name, sizes[name], tick) for name in sizes for _, _, tick, _ in reads[name]]
-        db.executemany(_ASK, asked)
+    def _entered(self, db: sqlite3.Connection, name: int, size: int, reads: Sequence[Read]) -> None:
+        if self._plays(name):
+            db.executemany(_ASK, [(name, size, tick) for _, _, tick, _ in reads])
 
     def _plays(self, name: int) -> bool:
         return not name & ((1 << self._shift) - 1)
@@ -137,7 +133,7 @@ class Learned(Known):
 
     def _caught_up(self, db: sqlite3.Connection) -> int:
         tick = self._load(db)
-        self._noted.catch_up(db, self._entered)
+        self._noted.catch_up(db, self._upto)
         return tick
 
     def _write(self, db: sqlite3.Connection, name: int, row: Row, seen: Seen) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cachestore.locks import ForkLock
@@ -20,7 +20,7 @@ SCHEMA = """
 CREATE TABLE noted (tick INTEGER PRIMARY KEY, keys INTEGER, time REAL, reads TEXT);
 """
 _ENTER_AFTER, _ENTER_AT_MOST, _SHARE = 256, 32_768, 4
-_PART = 200
+_PART = 100
 
 
 Read = tuple[str, int, int, float]
@@ -65,20 +65,29 @@ class Noted:
         self._last = -1
         self._reads: dict[int, list[Read]] = {}
 
-    def catch_up(self, db: sqlite3.Connection, entered: int) -> None:
+    def catch_up(
+        self, db: sqlite3.Connection, entered: int, breathe: Callable[[], None] = lambda: None
+    ) -> None:
         """Read what was noted since. `entered`: up to this tick all is in the tables."""
         with self._lock:
             if entered != self._entered:
                 self._entered = self._last = entered
                 self._reads = {}
-            sql = "SELECT tick, time, reads FROM noted WHERE tick > ? ORDER BY tick"
-            for last, time, text in db.execute(sql, (self._last,)).fetchall():
-                counts: dict[str, int] = json.loads(text)
-                tick = last - sum(counts.values())
-                for key, times in counts.items():
-                    tick += times
-                    self._reads.setdefault(name_of(key), []).append((key, times, tick, time))
-                self._last = last
+        sql = "SELECT tick, time, reads FROM noted WHERE tick > ? ORDER BY tick LIMIT 1"
+        while batch := db.execute(sql, (self._last,)).fetchone():
+            self._take(*batch)
+            breathe()
+
+    def _take(self, last: int, when: float, text: str) -> None:
+        counts: dict[str, int] = json.loads(text)
+        with self._lock:
+            if last <= self._last:
+                return  # another thread did
+            tick = last - sum(counts.values())
+            for key, times in counts.items():
+                tick += times
+                self._reads.setdefault(name_of(key), []).append((key, times, tick, when))
+            self._last = last
 
     @property
     def any(self) -> bool:

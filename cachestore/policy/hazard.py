@@ -168,18 +168,25 @@ class Hazard:
     def touch(self, seen: Seen | None, size: int, tick: int, floor: float = 0.0) -> Seen:
         """Learn from a request at `tick` of a file of `size` bytes, known as `seen` (None: not at
         all); what is known of it from now on."""
-        self._fresh_sums.log += log2(size) if size > 1 else 0.0
-        self._fresh_sums.logs += 1
-        if self._fresh_sums.logs % _PRICED == 1:
+        logarithm, sums = log2(size) if size > 1 else 0.0, self._fresh_sums
+        sums.log += logarithm
+        sums.logs += 1
+        if sums.logs % _PRICED == 1:
             self._price()
         if seen is not None:
-            cell = seen.kind * BINS + age_bin(max(0, tick - seen.tick))
+            age = tick - seen.tick
+            cell = seen.kind * BINS + age_bin(age if age > 0 else 0)
             self._fresh[cell] = self._fresh.get(cell, 0.0) + 1
-        return self.after(seen, size, tick, floor)
+        return self._after(seen, size, logarithm, tick, floor)
 
     def after(self, seen: Seen | None, size: int, tick: int, floor: float = 0.0) -> Seen:
         """What is known after a request, without learning from it."""
-        above = (log2(size) if size > 1 else 0.0) - self._usual
+        return self._after(seen, size, log2(size) if size > 1 else 0.0, tick, floor)
+
+    def _after(
+        self, seen: Seen | None, size: int, logarithm: float, tick: int, floor: float
+    ) -> Seen:
+        above = logarithm - self._usual
         among = 0 if above < -2 else 1 if above < 0 else 2 if above < 2 else 3
         if seen is None:
             return Seen(size, tick, 1, -1, among, 1.0, floor)
