@@ -302,11 +302,11 @@ class Learned(Known):
             rows += db.execute(run + "< ? ORDER BY name LIMIT ?", rest).fetchall()
         walk.at = rows[-1][0] + 1 if rows else 0
         files: list[Plain] = [row[1:] for row in rows]
-        if self._noted.any:
-            for at, (name, *_) in enumerate(rows):
-                seen = seen_of(db, name) if self._noted.of(name) else None
-                if seen is not None:
-                    files[at] = self._read(seen, self._noted.of(name), self._model.after)
+        noted_of = self._noted.names
+        for at, row in enumerate(rows):
+            seen = seen_of(db, row[0]) if row[0] in noted_of else None
+            if seen is not None:
+                files[at] = self._read(seen, self._noted.of(row[0]), self._model.after)
         worths = self._model.values(files, tick, self._rule)
         order = sorted(range(len(rows)), key=worths.__getitem__)
         return [(worths[at], rows[at][0], files[at][1]) for at in order]

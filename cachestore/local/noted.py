@@ -1,6 +1,6 @@
 """Reads that were written down and are not entered in the tables yet.
 
-To change a row for each read costs a page of the log for each. So a batch of reads is one row of
+To change a row for each read costs a page of the log for each. So some hundred reads are one row of
 `noted`, and much later many batches are entered at once, in the order in which the rows lie. Until
 then every process that chooses copies knows of them from here. A read has a tick, and a file's row
 the tick up to which it is entered: whoever enters a read twice changes nothing.
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from cachestore.locks import ForkLock
@@ -20,7 +21,7 @@ SCHEMA = """
 CREATE TABLE noted (tick INTEGER PRIMARY KEY, keys INTEGER, time REAL, reads TEXT);
 """
 _ENTER_AFTER, _ENTER_AT_MOST, _SHARE = 256, 32_768, 4
-_PART = 100
+_BATCH, _PART = 256, 100
 
 
 Read = tuple[str, int, int, float]
@@ -37,11 +38,12 @@ class Part(NamedTuple):
 def note(db: sqlite3.Connection, reads: Mapping[str, tuple[int, float]], tick: int) -> int:
     """Write down reads that follow `tick` (key to how many, and the last one's wall seconds);
     the last one's tick."""
-    counts = {key: count for key, (count, _) in reads.items()}
-    tick += sum(counts.values())
-    latest = max(when for _, when in reads.values())
-    values = (tick, len(counts), latest, json.dumps(counts))
-    db.execute("INSERT INTO noted VALUES (?, ?, ?, ?)", values)
+    items = iter(reads.items())
+    while some := list(islice(items, _BATCH)):
+        counts = {key: count for key, (count, _) in some}
+        tick += sum(counts.values())
+        values = (tick, len(counts), max(when for _, (_, when) in some), json.dumps(counts))
+        db.execute("INSERT INTO noted VALUES (?, ?, ?, ?)", values)
     return tick
 
 
@@ -90,8 +92,9 @@ class Noted:
             self._last = last
 
     @property
-    def any(self) -> bool:
-        return bool(self._reads)
+    def names(self) -> Container[int]:
+        """The files that were read."""
+        return self._reads.keys()
 
     def of(self, name: int) -> Sequence[Read]:
         """A file's reads, oldest first."""
