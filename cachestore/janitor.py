@@ -200,7 +200,7 @@ class Janitor:
         options = self._options
         limit = self._clock.now() - options.unused_after
         gone = 0
-        while rows := self._catalog.unused_before(limit, options):
+        while rows := self._catalog.unused_before(limit, options, _SLICE, self._breathe):
             count = self._discard(rows, "age")
             gone += count
             if not count:

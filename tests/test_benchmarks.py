@@ -65,7 +65,7 @@ def test_the_cost_of_the_policy_is_measured_on_work_that_happens(tmp_path: Path)
     parts = sum(found[name] for name in ("hit", "its share of batches and refits"))
     assert found["a hit, amortised"] == pytest.approx(parts)
     assert all(0 < took < 1e6 for took in found.values())
-    assert len(found) == 8
+    assert len(found) == 10
 
 
 @pytest.mark.servers

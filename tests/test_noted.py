@@ -173,3 +173,16 @@ def test_a_file_is_entered_in_short_parts(tmp_path: Path) -> None:
     assert len(rests) >= 10
     assert rests[0] == 1000
     assert waiting(catalog) == 0
+
+
+@pytest.mark.parametrize("junk", ["", "{", "[1]", '{"a": "b"}', "[" * 100_000, None])
+def test_a_broken_row_is_passed_over(tmp_path: Path, junk: Any) -> None:
+    catalog = filled(tmp_path, "a", "b")
+    with database(catalog) as db:
+        db.execute("INSERT INTO noted VALUES (5, 2, 1.0, ?)", (junk,))
+        db.execute("UPDATE learned SET tick = 5")
+    catalog.touch({"a": (DUE, 200.0)})
+    assert catalog.admit(row_of("c", 10 * KB), max_bytes=HUGE).admitted
+    catalog.tend(lambda: None)
+    assert uses(catalog) == {"a": 1 + DUE, "b": 1, "c": 1}
+    assert waiting(catalog) == 0

@@ -255,23 +255,30 @@ class Catalog:
             (self._boot, before, limit),
         )
 
-    def unused_before(self, when: float, options: Options, limit: int = _BATCH) -> list[Row]:
+    def unused_before(
+        self,
+        when: float,
+        options: Options,
+        limit: int = _BATCH,
+        breathe: Callable[[], None] = lambda: None,
+    ) -> list[Row]:
         """Unpinned copies whose TTL was over at `when`, counted from the last read or validation.
 
-        At most `limit` of them, longest unread first.
+        At most `limit` of them, longest unread first. `breathe` is called after as many were
+        looked at.
         """
         condition, values = unused_before(when, options)
         while rows := self._select(f"{condition} ORDER BY used LIMIT ?", (*values, limit)):
             read = self._read_last([row.key for row in rows])
             if read is None:
                 return []
-            # Noted elsewhere, and here only now that somebody wants to know.
+            # Kept elsewhere, and here only now that somebody wants to know.
             later = [(read[r.key], r.key) for r in rows if read.get(r.key, 0.0) > r.used]
-            sql = "UPDATE entries SET used = max(used, ?) WHERE key = ?"
             if not later:
                 return rows
-            if not self._update(sql, later):
+            if not self._update("UPDATE entries SET used = max(used, ?) WHERE key = ?", later):
                 return []
+            breathe()
         return []
 
     def _read_last(self, keys: Sequence[str]) -> dict[str, float] | None:

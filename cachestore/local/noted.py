@@ -58,6 +58,17 @@ def enter_after(here: int) -> int:
     return max(_ENTER_AFTER, min(_ENTER_AT_MOST, here // _SHARE))
 
 
+def _counts(text: str) -> dict[str, int]:
+    """What a row says; a broken one says nothing, and is gone with the next ones."""
+    try:
+        counts = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    if not isinstance(counts, dict) or not all(type(each) is int for each in counts.values()):
+        return {}
+    return counts
+
+
 class Noted:
     """What a process knows of them."""
 
@@ -81,7 +92,7 @@ class Noted:
             breathe()
 
     def _take(self, last: int, when: float, text: str) -> None:
-        counts: dict[str, int] = json.loads(text)
+        counts = _counts(text)
         with self._lock:
             if last <= self._last:
                 return  # another thread did
