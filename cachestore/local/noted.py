@@ -20,7 +20,7 @@ from cachestore.policy.tournament import name_of
 SCHEMA = """
 CREATE TABLE noted (tick INTEGER PRIMARY KEY, keys INTEGER, time REAL, reads TEXT);
 """
-_ENTER_AFTER, _ENTER_AT_MOST, _SHARE = 256, 32_768, 4
+_ENTER_AFTER, _ENTER_AT_MOST, _SHARE = 256, 65_536, 4
 _BATCH, _PART = 256, 100
 
 
