@@ -25,7 +25,7 @@ from cachestore.local.catalog import Catalog
 from cachestore.local.catalog_rows import Row
 
 QUICK, FULL = 100_000, 1_000_000
-HITS, BATCH, EVICTIONS = 20_000, 500, 300
+HITS, BATCH, EVICTIONS = 20_000, 500, 2_000
 PACE = 0.0005
 LOOKS = 2_000
 TARGET = (
@@ -82,12 +82,12 @@ def _timed(work: Callable[[], object]) -> float:
 def for_a_hit(store: CacheStore, count: int, tell: Tell) -> Iterator[tuple[str, float]]:
     """The hit itself, and its share of the batches and refits behind so many hits.
 
-    A refit is due after a quarter as many requests as there are copies, so one is among them.
+    As many hits as there are copies: some refits, and some times that reads are entered.
     """
     catalog, key = store.core.catalog, name_of(0)
     store.get(key)
     yield "hit", _timed(lambda: [store.get(key) for _ in range(HITS)]) / HITS
-    batches = list(itertools.islice(_batches(count), max(HITS, count // 4) // BATCH))
+    batches = list(itertools.islice(_batches(count), max(HITS, count) // BATCH))
 
     def work() -> None:
         for batch in batches:
@@ -169,7 +169,7 @@ def rows_for(root: Path, count: int, tell: Tell) -> list[dict[str, Any]]:
 
 def measure(root: Path, count: int = QUICK) -> None:
     """Print, and write, what the policy costs."""
-    with progress("filling and reading a catalog", count + max(HITS, count // 4)) as tell:
+    with progress("filling and reading a catalog", count + max(HITS, count)) as tell:
         rows = rows_for(root, count, tell)
     publish("policy_cost", "What the eviction policy costs", rows, TARGET)
 

@@ -27,7 +27,7 @@ from cachestore.policy.eviction import Need
 from cachestore.policy.hazard import GDSF, Hazard, Plain, Seen, refit_after, refit_share
 from cachestore.policy.tournament import Tournament, known_in, name_of
 
-SAMPLE = 32
+SAMPLE = 64
 """Copies looked at for each that leaves."""
 
 _LEAST_SAMPLE = 16
