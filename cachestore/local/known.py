@@ -75,13 +75,17 @@ class Known:
         return {names[name]: last for name, last in rows_of(db, "last", "seen", names)}
 
     def admitting(self, db: sqlite3.Connection, row: Row) -> None:
-        tick = self._load(db) + 1
+        tick = self._caught_up(db) + 1
         name = name_of(row.key)
         seen = self._current(name, seen_of(db, name), self._model.touch)
         seen = self._after(seen, row.allocated, tick, 1, self._model.touch)
         db.execute("DELETE FROM ghosts WHERE name = ?", (name,))
         self._write(db, name, row, seen)
         self._save(db, tick)
+
+    def _caught_up(self, db: sqlite3.Connection) -> int:
+        """Be up to date with what files others asked for, too; the tick."""
+        return self._load(db)
 
     def arrived(self, db: sqlite3.Connection, row: Row) -> None:
         """Met while it was on its way, it was taken for one that had left."""

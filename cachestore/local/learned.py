@@ -31,7 +31,7 @@ SAMPLE = 64
 """Copies looked at for each that leaves."""
 
 _LEAST_SAMPLE = 16
-_MOST = 32
+_MOST, _TRUST = 32, 64
 _ROUNDS = 4
 _LOOK = 64
 _SLICE = 0.0002
@@ -70,6 +70,7 @@ class Learned(Known):
         super().__init__(options)
         self._options = options
         self._noted = Noted()
+        self._all_known = 0  # so often nobody looks for copies that the policy never met
         self._random = random.Random()
 
     # -- reads -----------------------------------------------------------------------------------
@@ -126,10 +127,6 @@ class Learned(Known):
         super()._left(db, names)
 
     # -- learning --------------------------------------------------------------------------------
-
-    def admitting(self, db: sqlite3.Connection, row: Row) -> None:
-        self._caught_up(db)
-        super().admitting(db, row)
 
     def _caught_up(self, db: sqlite3.Connection) -> int:
         tick = self._load(db)
@@ -232,7 +229,11 @@ class Learned(Known):
             seen = seen_of(db, name_of(newcomer.key))
             bar = inf if seen is None else self._model.value(seen, tick, self._rule)
             spare |= {newcomer.key}
-        need = self._take(self._longest_unread(db, spare, unknown=True), chosen, need)
+        if self._all_known:
+            self._all_known -= 1
+        else:
+            need = self._take(self._longest_unread(db, spare, unknown=True), chosen, need)
+            self._all_known = 0 if chosen else _TRUST
         rounds = 0
         while not need.nothing and rounds < _ROUNDS:
             need, worst = self._choose(db, need, spare, chosen, walk, tick, bar)
