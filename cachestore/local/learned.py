@@ -35,7 +35,7 @@ _MOST, _TRUST = 32, 64
 _ROUNDS = 4
 _LOOK = 64
 _SLICE = 0.0002
-_PLAY_AFTER, _PLAY_SHARE = 256, 8
+_PLAY_AFTER, _PLAY_SHARE, _FEW = 256, 8, 32
 _PLAY_AT_MOST = 5_000
 
 
@@ -84,8 +84,10 @@ class Learned(Known):
         if not keys:
             return []
         [here] = db.execute("SELECT entries FROM totals").fetchone()
-        if keys < noted.enter_after(here) and not self._is_time(db):
-            return []
+        if keys < noted.enter_after(here):
+            worth = keys if keys > here // _FEW else 0
+            if not self._is_time(db, worth):
+                return []
         [entered] = db.execute("SELECT entered FROM learned").fetchone()
         self._noted.catch_up(db, entered, breathe)
         return self._noted.parts()
@@ -138,13 +140,14 @@ class Learned(Known):
         if self._plays(name):
             db.execute(_ASK, (name, seen.size, seen.tick))
 
-    def _is_time(self, db: sqlite3.Connection) -> bool:
-        """For a refit, or for the tournament to go on."""
-        tick, refit_at = db.execute("SELECT tick, refit_at FROM learned").fetchone()
+    def _is_time(self, db: sqlite3.Connection, keys: int = 0) -> bool:
+        """For a refit, or for the tournament to go on. `keys`: read, and not entered yet."""
+        tick, refit_at, shift = db.execute("SELECT tick, refit_at, shift FROM learned").fetchone()
         [asked] = db.execute("SELECT count(*) FROM requests").fetchone()
         sql = "SELECT length(state) FROM kept WHERE name = 'contest'"
         [size] = db.execute(sql).fetchone() or (0,)
-        return bool(tick >= refit_at or asked >= max(_PLAY_AFTER, known_in(size) // _PLAY_SHARE))
+        enough = max(_PLAY_AFTER, known_in(size) // _PLAY_SHARE)
+        return bool(tick >= refit_at or asked + (keys >> shift) >= enough)
 
     def learn(self, db: sqlite3.Connection, breathe: Callable[[], None]) -> Lesson | None:
         if not self._is_time(db):
