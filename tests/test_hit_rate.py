@@ -56,9 +56,8 @@ def test_the_limit_is_kept_and_lru_is_beaten(trace: Trace, policy: str, fraction
     theirs = replay(Lru(limit), trace.keys, trace.sizes)
     assert ours.peak_ratio <= 1.0
     assert ours.object_hit_ratio > theirs.object_hit_ratio + 0.02
-    # A trace this short has a few datasets of a tenth of the cache, and each is almost a point of
-    # the bytes: over six such traces, three draws each, it is from -3.4 to +0.8, and -1 on average.
-    assert ours.byte_hit_ratio > theirs.byte_hit_ratio - 0.035
+    # A trace this short has a few datasets of a tenth of the cache: a point more or less is luck.
+    assert ours.byte_hit_ratio > theirs.byte_hit_ratio - 0.02
 
 
 def test_gdsf_does_what_a_list_on_paper_does() -> None:

@@ -190,7 +190,7 @@ def test_blocks_survive_a_restart_and_a_kill(rig: Rig) -> None:
     for _ in range(5 * 16 + 3):  # five blocks and a little
         child.stdout.readline()
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.communicate()
     before = rig.sent()
     with rig.store() as store:
         assert store.read(KEY, 0, 5 * BLOCK) == rig.data[: 5 * BLOCK]

@@ -323,9 +323,9 @@ class PartialFile(BlockTable):
                 finally:
                     partials.unlock(row, self.layout.count)
         except Corrupt as error:
+            self._failed = error
             self._tools.events.emit(events.Trouble(row.key, "cache", str(error)))
             partials.drop(row)
-            self._failed = error
         except OSError as error:
             self._bypass(error)
         finally:
