@@ -46,7 +46,10 @@ from cachestore.uploader import Uploader
 
 @dataclass(slots=True)
 class Core:
-    """What the reading, writing and keeping rooms share. `remote`: None in local mode."""
+    """What the reading, writing and keeping rooms share.
+
+    `remote`: None in local mode. `shadow`: the bucket that local mode's changes are sent to then.
+    """
 
     options: Options
     clock: Clock
@@ -74,6 +77,7 @@ class Core:
     downloads: Flights = field(default_factory=lambda: Flights(Pool(32, "cachestore-get")))
     asks: Flights = field(default_factory=lambda: Flights(Pool(8, "cachestore-ask")))
     workers: Pool = field(default_factory=lambda: Pool(8, "cachestore-warm"))
+    shadow: GuardedRemote | None = None
     progressive: Progressive | None = None
     closed: bool = False
     warned: bool = False

@@ -39,7 +39,7 @@ class Health:
         items = core.uploader.pending()
         uploader = core.uploader.health()
         cached, entries, pinned = core.catalog.totals()
-        remote = core.remote
+        remote = core.remote or core.shadow
         degraded = options.degraded or (remote is not None and remote.state != "closed")
         enabled = "disabled" if remote is None else "enabled"
         report: dict[str, Any] = {
@@ -108,14 +108,14 @@ class Health:
             return self._tried[1]
 
     def _remote(self) -> dict[str, Any] | None:
-        core = self._core
-        if core.remote is None:
+        remote = self._core.remote or self._core.shadow
+        if remote is None:
             return None
         return {
-            "name": core.remote.name,
-            "id": core.remote_id,
-            "state": core.remote.state,
-            "last_error": core.remote.last_error,
+            "name": remote.name,
+            "id": self._core.remote_id,
+            "state": remote.state,
+            "last_error": remote.last_error,
         }
 
     def _bucket(self) -> dict[str, Any] | None:

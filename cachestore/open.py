@@ -119,7 +119,7 @@ def assemble(
     """Put the parts together. Tests inject a file layer, a clock or a remote of their own."""
     files, clock, events = files or Files(), clock or SystemClock(), events or Events()
     options = _resolved(options)
-    remote = remote or _remote(options)
+    remote, shadow = remote or _remote(options), _shadow(options, clock, events)
     _make_folders(files, options)
     remote_id = _remote_id(files, options, remote)
     board = Board(options.spool_dir, files)
@@ -135,9 +135,9 @@ def assemble(
     budget, bypass = Budget(options.in_flight_bytes), Bypass(files, clock, options.handout_grace)
     hot = HotMap(board, _now(clock), options.web_memory_bytes)
     uploader = Uploader(
-        guarded, spool=spool, copies=CacheCopies(catalog, cache, room, files, clock),
+        guarded or shadow, spool=spool, copies=CacheCopies(catalog, cache, room, files, clock),
         changes=FolderChanges(folder, spool, files), files=files, clock=clock, events=events,
-        options=options, budget=budget,
+        options=replace(options, mode="remote") if shadow else options, budget=budget,
     )  # fmt: skip
     janitor = Janitor(
         spool=spool, catalog=catalog, cache=cache, room=room, hot=hot, files=files, clock=clock,
@@ -152,8 +152,8 @@ def assemble(
         options=options, clock=clock, files=files, events=events, stats=stats,
         remote_id=remote_id, board=board, spool=spool, catalog=catalog, cache=cache, room=room,
         hand_outs=HandOuts(spool, cache, room, files), facts=Facts(root / "facts", board),
-        bypass=bypass, folder=folder, remote=guarded, uploader=uploader, janitor=janitor, hot=hot,
-        minutes=minutes, index=PendingIndex(spool),
+        bypass=bypass, folder=folder, remote=guarded, shadow=shadow, uploader=uploader,
+        janitor=janitor, hot=hot, minutes=minutes, index=PendingIndex(spool),
         census=_census(catalog, guarded, files, clock, events, options, root / "census.lock"),
         announcements=Announcements(files, options.spool_dir),
     )  # fmt: skip
@@ -259,6 +259,14 @@ def _remote(options: Options) -> RemoteStore | None:
     if options.remote is None:
         raise ConfigError("mode 'remote' needs a remote; set the R2_* variables")
     return S3Remote(options.remote, workers=options.workers, in_flight=options.download_parts)
+
+
+def _shadow(options: Options, clock: Clock, events: Events) -> GuardedRemote | None:
+    """The bucket that local mode sends its changes to as well, if it does."""
+    if options.mode != "local" or not options.shadow or options.remote is None:
+        return None
+    remote = S3Remote(options.remote, workers=options.workers, in_flight=options.download_parts)
+    return GuardedRemote(remote, clock, events)
 
 
 def _remote_id(files: Files, options: Options, remote: RemoteStore | None) -> str:

@@ -46,6 +46,7 @@ class Options:
     reason: str = "nothing configured"
     degraded: bool = False
     remote: RemoteOptions | None = None
+    shadow: bool = False
     mock_dir: Path | None = None
     mock_private: bool = False
     local_only_prefixes: tuple[str, ...] = ()

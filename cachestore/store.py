@@ -327,7 +327,7 @@ class CacheStore(StoreUrls):
 
 
 def _shut(core: Core, downloader: Downloader, *, drain: float) -> None:
-    if drain > 0 and core.remote is not None and core.uploader.started:
+    if drain > 0 and core.uploader.started:
         core.uploader.flush(drain)
     core.closed = True
     core.janitor.close()  # counts what the hot map counted
@@ -342,5 +342,6 @@ def _shut(core: Core, downloader: Downloader, *, drain: float) -> None:
     downloader.close()
     core.catalog.close()
     core.facts.close()
-    if core.remote is not None:
-        core.remote.close()
+    for remote in (core.remote, core.shadow):
+        if remote is not None:
+            remote.close()

@@ -143,6 +143,12 @@ class Uploader:
         if leader is not None:
             leader.offer(ticket)
 
+    def changed_here(self) -> None:
+        """LOCAL_DIR was changed by this process, and the remote is to have that too."""
+        leader = self._begin()
+        if leader is not None:
+            leader.look_again()
+
     # -- what became of an operation -------------------------------------------------------------
 
     def wait(self, key: str, id: str, timeout: float | None = None) -> State:

@@ -258,6 +258,8 @@ class Writer:
             core.spool.condemn(void)
             core.events.emit(events.Superseded(key, void.id))
         core.events.emit(event)
+        if core.shadow is not None:
+            core.uploader.changed_here()
 
     # -- delete --------------------------------------------------------------------------------
 

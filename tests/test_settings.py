@@ -248,7 +248,7 @@ def test_defaults_are_those_of_options(place: Place) -> None:
 
 
 def test_every_option_that_a_user_may_set_has_a_setting() -> None:
-    decided = {"mode", "reason", "degraded", "remote", "mock_dir", "mock_private"}
+    decided = {"mode", "reason", "degraded", "remote", "shadow", "mock_dir", "mock_private"}
     # Rules and internal rhythms: another value would break a promise or gain nothing.
     fixed = {"doubt_wait", "flight_patience", "leader_interval", "sync_after"}
     mapped = [setting.spec.option for setting in SETTINGS.values() if setting.spec.option]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cachestore.cli import dashboard, demo, doctor, files, flags, folders, work
+from cachestore.cli import dashboard, demo, doctor, files, flags, folders, transfers, work
 from cachestore.cli.examples import example
 from cachestore.cli.stores import log_to_stderr
 
@@ -43,6 +43,6 @@ def _globals(
     context.obj = {} if env_file is None else {"env_file": str(env_file)}
 
 
-for module in (demo, doctor, files, folders, work, dashboard, flags):
+for module in (demo, doctor, files, folders, transfers, work, dashboard, flags):
     for command in module.COMMANDS:
         app.command(epilog=example(command.__name__))(command)

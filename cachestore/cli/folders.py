@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
-from cachestore.cli.output import Exit, code_of, err, out, size, span
+from cachestore.cli.output import Exit, out, size, span
+from cachestore.cli.progress import code_for, end, refuse, say_errors, telling_steps
 from cachestore.cli.stores import opened
 from cachestore.errors import CacheStoreError
-from cachestore.ingest import Progress as Step
 from cachestore.ingest import SyncInterrupted, SyncReport
 from cachestore.ingest import sync as sync_folder
 from cachestore.settings.units import parse_seconds
-
-_SHOWN = 20
-
-Tell = Callable[[Step], None]
-
 
 Text = str | None
 Since = Annotated[Text, typer.Option(help="Only files modified in the last 24h, 30m, 7d ...")]
@@ -82,8 +64,9 @@ def sync(
     as_json: JsonLines = False,
 ) -> None:
     """Upload what is new or changed in a folder. Exit code 0: the bucket has everything."""
+    what = "comparing" if dry_run else "uploading"
     try:
-        with opened(context) as store, _telling(as_json, dry_run) as tell:
+        with opened(context) as store, telling_steps(as_json, what) as tell:
             report = sync_folder(
                 store, folder, prefix=prefix, template=key, limit=limit,
                 since=None if since is None else parse_seconds(since),
@@ -93,102 +76,21 @@ def sync(
                 check=check, dry_run=dry_run, workers=workers, patience=patience, progress=tell,
             )  # fmt: skip
     except SyncInterrupted as error:
-        _end(error.report, as_json, Exit.INTERRUPTED)
+        end(error.report, as_json, Exit.INTERRUPTED, _say)
     except (CacheStoreError, ValueError, OSError) as error:
-        _refuse(error, as_json)
+        refuse(error, as_json)
     else:
-        _end(report, as_json, _code(report))
-
-
-def _code(report: SyncReport) -> Exit:
-    if report.complete:
-        return Exit.OK
-    if report.stopped:
-        return Exit.REMOTE
-    if report.failed:
-        return Exit.FAILED
-    return Exit.PENDING
-
-
-def _refuse(error: Exception, as_json: bool) -> None:
-    """Nothing was begun."""
-    wrong = isinstance(error, ValueError) and not isinstance(error, CacheStoreError)
-    code = Exit.USAGE if wrong else code_of(error)
-    if as_json:
-        _line({"error": str(error), "type": type(error).__name__, "exit": int(code)})
-    else:
-        err.print("error:", style="red", end=" ")
-        err.print(str(error))
-    raise typer.Exit(int(code))
-
-
-def _end(report: SyncReport, as_json: bool, code: Exit) -> None:
-    """The sums, and the exit code."""
-    if as_json:
-        sums = dataclasses.asdict(report) | {"complete": report.complete, "exit": int(code)}
-        _line(sums)
-    else:
-        _say(report)
-    if code is Exit.INTERRUPTED and not as_json:
-        err.print("stopped; what arrived is remembered: the same command goes on from here")
-    if code is not Exit.OK:
-        raise typer.Exit(int(code))
+        end(report, as_json, code_for(report), _say)
 
 
 def _say(report: SyncReport) -> None:
-    for each in report.errors[:_SHOWN]:
-        err.print(f"failed: {each.path}: {each.error}", style="red")
-    if len(report.errors) > _SHOWN:
-        err.print(f"... and {len(report.errors) - _SHOWN} more; --json lists all")
-    if report.stopped and report.stopped != "interrupted":
-        err.print(f"stopped: {report.stopped}", style="red")
+    say_errors([f"{each.path}: {each.error}" for each in report.errors], report.stopped)
     sent = "would be uploaded" if report.dry_run else "uploaded"
     left = f", {report.left} left" if report.left else ""
     out.print(
         f"{report.uploaded} {sent} ({size(report.bytes)}), {report.skipped} there already,"
         f" {report.failed} failed{left}, in {span(report.seconds)}"
     )
-
-
-def _line(value: Any) -> None:
-    """One JSON object on one line."""
-    sys.stdout.write(json.dumps(value, default=str, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
-
-
-@contextmanager
-def _telling(as_json: bool, dry_run: bool) -> Iterator[Tell]:
-    """JSON lines for machines, a bar for people at a terminal, nothing for anybody else."""
-    if as_json:
-        yield _lines
-    elif not err.is_terminal:
-        yield lambda step: None
-    else:
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
-            TextColumn("{task.fields[files]}"), TransferSpeedColumn(), TimeRemainingColumn(),
-        )  # fmt: skip
-        with Progress(*columns, console=err, transient=True) as bar:
-            task = bar.add_task("comparing" if dry_run else "uploading", total=None, files="")
-
-            def tell(step: Step) -> None:
-                files = f"{step.done:,} of {step.total:,} files"
-                # A byte for each file: empty ones are work, too.
-                total, done = step.bytes_total + step.total, step.bytes_done + step.done
-                bar.update(task, total=total, completed=done, files=files)
-
-            yield tell
-
-
-def _lines(step: Step) -> None:
-    if step.what == "part":
-        return
-    if step.what == "planned":
-        _line({"event": "planned", "files": step.total, "there": step.done,
-               "bytes": step.bytes_total})  # fmt: skip
-        return
-    line = {"event": step.what, "path": step.path, "key": step.key, "size": step.size}
-    _line(line | ({"error": step.error} if step.error else {}))
 
 
 COMMANDS = (sync,)

@@ -43,6 +43,7 @@ def make_options(fields: Fields, found: Mapping[str, Found]) -> Options:
             if fields.use_r2_storage is not False:
                 raise
             reason = f"{reason}; it could not be used: {error}"
+    shadow, reason = _shadow(fields, decision, remote, reason)
     values: dict[str, Any] = {}
     for setting in SETTINGS.values():
         if setting.spec.option is not None:
@@ -53,8 +54,20 @@ def make_options(fields: Fields, found: Mapping[str, Found]) -> Options:
         reason=reason,
         degraded=decision.degraded,
         remote=remote,
+        shadow=shadow,
         mock_private=decision.mode == "mock",
     )
+
+
+def _shadow(
+    fields: Fields, decision: ModeDecision, remote: RemoteOptions | None, reason: str
+) -> tuple[bool, str]:
+    """Whether local mode sends its changes to the bucket as well, and the reason with that."""
+    if not fields.r2_shadow or fields.use_r2_storage is not False or decision.mode != "local":
+        return False, reason
+    if remote is None or not (remote.access_key and remote.secret_key):
+        raise ConfigError("R2_SHADOW is true, but the credentials name no bucket to send to")
+    return True, f"{reason}; R2_SHADOW is true: changes are sent to the bucket too"
 
 
 def decide(fields: Fields, found: Mapping[str, Found]) -> ModeDecision:

@@ -75,6 +75,15 @@ class RemoteFields(BaseSettings):
         Spec("Keep files in LOCAL_DIR when the credentials are incomplete; else fail", live=True),
     ] = True
 
+    r2_shadow: Annotated[
+        Switch,
+        Spec(
+            "With USE_R2_STORAGE=false and complete credentials: LOCAL_DIR stays the storage, and"
+            " what is put and deleted is sent to the bucket too (docs/migration.md)",
+            live=True,
+        ),
+    ] = False
+
     r2_account_id: Annotated[
         Text, Spec("Cloudflare's account id; makes the endpoint", group="Cloudflare R2")
     ] = None

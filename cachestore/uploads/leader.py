@@ -153,9 +153,13 @@ class Leader:
         if not self._beat():
             return
         self._mend_workers()
-        if self._local_at is None or clock.monotonic() - self._local_at > _LOCAL_EVERY:
+        sequences = self._parts.spool.board.sequences()
+        # Another process in shadow changes LOCAL_DIR, and has no ticket to show.
+        changed = self._parts.options.shadow and sequences != self._seen
+        late = self._local_at is None or clock.monotonic() - self._local_at > _LOCAL_EVERY
+        if late or changed:
             self._scan_local()
-        for shard, sequence in enumerate(self._parts.spool.board.sequences()):
+        for shard, sequence in enumerate(sequences):
             if self._seen[shard] != sequence:
                 # What could not be read now is looked for again.
                 self._seen[shard] = sequence if self._scan(shard) else None

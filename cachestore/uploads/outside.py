@@ -67,10 +67,12 @@ class Outside:
     def put(
         self, key: str, body: Body, attributes: Attributes, *, state: Mapping[str, Any],
         save_state: SaveState, cancelled: Callable[[], bool], tries: int = 1,
+        if_match: str | None = None, if_none_match: str | None = None,
     ) -> Sent:  # fmt: skip
         """Store a file under a checked key, in one try.
 
-        `state` and `save_state` as in `remote.sending.send`. Raises `ComesFirst` when something
+        `state` and `save_state` as in `remote.sending.send`; conditions as in `RemoteStore.put`.
+        Raises `ComesFirst` when something
         is pending for the key, what the remote raises, `SourceError`, `SendCancelled`, and
         `SpoolError` when what is pending cannot be known. Afterwards no older copy is served.
         """
@@ -80,7 +82,8 @@ class Outside:
         doubt = True
         try:
             self._check_first(key, place)
-            found = self._send(key, body, attributes, state, save_state, cancelled)
+            conditions = {"if_match": if_match, "if_none_match": if_none_match}
+            found = self._send(key, body, attributes, state, save_state, cancelled, conditions)
             doubt = False
             self._void(key, place, body, attributes, found.etag)
         except (CacheStoreError, ValueError) as error:
@@ -111,19 +114,19 @@ class Outside:
 
     def _send(
         self, key: str, body: Body, attributes: Attributes, state: Mapping[str, Any],
-        save_state: SaveState, cancelled: Callable[[], bool],
+        save_state: SaveState, cancelled: Callable[[], bool], conditions: Mapping[str, Any],
     ) -> RemoteObject:  # fmt: skip
         remote, options, budget = self._parts.remote, self._parts.options, self._parts.budget
         if isinstance(body.source, bytes):
             with budget.holding(body.size):
                 return remote.put(
                     key, io.BytesIO(body.source), size=body.size, sha256=body.sha256,
-                    attributes=attributes,
+                    attributes=attributes, **conditions,
                 )  # fmt: skip
         return send(
             remote, key, body.source, size=body.size, sha256=body.sha256, attributes=attributes,
             budget=budget, threshold=options.multipart_threshold, part_size=options.part_size,
-            state=dict(state), save_state=save_state, cancelled=cancelled,
+            state=dict(state), save_state=save_state, cancelled=cancelled, **conditions,
         )  # fmt: skip
 
     def _look_at(self, claim: Claim) -> float | None:
