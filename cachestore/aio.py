@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from os import PathLike
@@ -150,6 +150,9 @@ class AsyncCacheStore:
 
     async def delete_prefix(self, prefix: str, *, everything: bool = False) -> int:
         return await self._run(lambda: self.sync.delete_prefix(prefix, everything=everything))
+
+    async def delete_unchanged(self, tokens: Mapping[str, int]) -> builtins.list[str]:
+        return await self._run(lambda: self.sync.delete_unchanged(tokens))
 
     async def copy(self, source: str, target: str) -> AsyncReceipt:
         return AsyncReceipt(await self._run(lambda: self.sync.copy(source, target)), self._run)

@@ -70,9 +70,10 @@ def open_store(settings: Settings | Options | None = None, **overrides: Any) -> 
     """
 
     folders: dict[bool, Options] = {}
+    home = Path.cwd()
 
     def build() -> tuple[Core, Downloader]:
-        options = _options(settings, overrides)
+        options = _options(settings, overrides if settings else _anchored(overrides, home))
         private = options.mode == "mock"
         kept = folders.setdefault(private, _resolved(options))
         return assemble(_in_folders_of(kept, options))
@@ -86,7 +87,32 @@ def open_store(settings: Settings | Options | None = None, **overrides: Any) -> 
     if options.degraded:
         log.warning("cachestore: %s", options.reason)
     _warn_of_disks(options)
+    if options.watch:
+        _watch(store, settings, overrides, home)
     return store
+
+
+def _watch(
+    store: CacheStore, settings: Settings | Options | None, overrides: dict[str, Any], home: Path
+) -> None:
+    from cachestore.settings import Settings
+    from cachestore.settings.live import FILE
+    from cachestore.watching import SettingsWatch
+
+    files = [store.options.spool_dir / FILE]
+    if not isinstance(settings, Options):
+        found = (settings or Settings.load(**overrides)).env_file
+        files.append(found or home / ".env")
+    SettingsWatch(store, files)
+
+
+def _anchored(overrides: dict[str, Any], home: Path) -> dict[str, Any]:
+    """A reload reads the `.env` of the first load, wherever the program went since."""
+    if Path.cwd() == home or any(name.upper().endswith("ENV_FILE") for name in overrides):
+        return overrides
+    file = home / ".env"
+    named = "CACHESTORE_ENV_FILE" in os.environ or not file.is_file()
+    return overrides if named else {**overrides, "env_file": file}
 
 
 async def open_async_store(

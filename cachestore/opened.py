@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from typing import Any
 
 from cachestore.model import ObjectInfo
@@ -36,6 +37,13 @@ class OpenFile(io.BufferedReader):
             return self._reading.read_at(start, count)
         return os.pread(self.fileno(), count, start)
 
+    def when_closed(self, call: Callable[[], None]) -> bool:
+        """Call this at the end; False, and never, if the store is not needed to read it."""
+        if not isinstance(self.raw, RawReading):
+            return False
+        self.raw.at_end = call
+        return True
+
 
 class RawReading(io.RawIOBase):
     """A reader of a partial copy as Python's raw file."""
@@ -43,6 +51,7 @@ class RawReading(io.RawIOBase):
     def __init__(self, reading: Reading | Passing) -> None:
         super().__init__()
         self.reading = reading
+        self.at_end: Callable[[], None] = lambda: None
         self._at = 0
 
     def readable(self) -> bool:
@@ -72,4 +81,5 @@ class RawReading(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             self.reading.close()
+            self.at_end()
         super().close()

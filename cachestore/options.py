@@ -87,6 +87,8 @@ class Options:
     back_pressure_timeout: float = 60.0
     lock_timeout: float = 10.0
 
+    upload_pause: bool = False
+    watch: bool = False
     workers: int = 4
     in_flight_bytes: int = 48 * MIB
     part_size: int = 8 * MIB

@@ -62,6 +62,7 @@ class Stats:
     def __init__(self) -> None:
         self._lock = ForkLock()
         self._counts = Counts()
+        self._before: list[Stats] = []
 
     def take(self, event: events.Event) -> None:
         with self._lock:
@@ -123,4 +124,29 @@ class Stats:
     def snapshot(self) -> Counts:
         """The sums so far."""
         with self._lock:
-            return replace(self._counts)
+            sums, before = replace(self._counts), list(self._before)
+        for each in before:
+            _add(sums, each.snapshot())
+        return sums
+
+    def follow(self, before: Stats) -> None:
+        """Count on from others, to whom something may still happen."""
+        with self._lock:
+            self._before.append(before)
+
+    def fold(self, before: Stats) -> None:
+        """Nothing happens to those any more: keep their sums only."""
+        counts = before.snapshot()
+        with self._lock:
+            if before in self._before:
+                self._before.remove(before)
+                _add(self._counts, counts)
+                return
+            later = list(self._before)
+        for each in later:  # they came before somebody who came before us
+            each.fold(before)
+
+
+def _add(sums: Counts, more: Counts) -> None:
+    for each in fields(Counts):
+        setattr(sums, each.name, getattr(sums, each.name) + getattr(more, each.name))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 from weakref import WeakMethod
 
 from cachestore.announcing import Announcer
 from cachestore.checking import Checker, FsckReport
-from cachestore.core import Core
-from cachestore.downloader import Downloader
+from cachestore.clock import Deadline
 from cachestore.events import Event
 from cachestore.finding import Finder
 from cachestore.following import Follow
@@ -24,29 +23,23 @@ from cachestore.links import Links
 from cachestore.listing import Item, Lister
 from cachestore.model import FlushReport, Minute, ObjectInfo, PendingItem, Tally
 from cachestore.opened import OpenFile
-from cachestore.options import Options
 from cachestore.presigning import Presigner
 from cachestore.reading import Reader
 from cachestore.receipts import Receipt
 from cachestore.stats import Counts
+from cachestore.store_life import StoreLife
 from cachestore.store_urls import StoreUrls
 from cachestore.upkeep import Keeper, WarmReport
 from cachestore.writing import Durability, Writer
 
-Build = Callable[[], tuple[Core, Downloader]]
 
-
-class CacheStore(StoreUrls):
+class CacheStore(StoreUrls, StoreLife):
     """Files under keys: local disk in front, a bucket behind. Made by `open_store`.
 
     Safe to share by threads; several stores may use the same folders. Every method may raise
     `InvalidKey`, `StoreClosed` and `SpoolError`; reads raise `NotFound` (a FileNotFoundError)
     and `RemoteUnavailable`.
     """
-
-    def __init__(self, build: Build) -> None:
-        self._build = build
-        self._assemble()
 
     def _assemble(self) -> None:
         core, downloader = self._build()
@@ -65,6 +58,7 @@ class CacheStore(StoreUrls):
         core.janitor.unconfirmed = WeakMethod(self._announcer.sweep)
         self._keeper = Keeper(core, self._reader)
         self._health = Health(core)
+        self._put_doors()
         follow.reader, follow.presigner = self._reader, self._presigner
         self._hot = core.hot.path
 
@@ -73,19 +67,9 @@ class CacheStore(StoreUrls):
         return f"CacheStore(mode={options.mode!r}, spool={str(options.spool_dir)!r})"
 
     @property
-    def core(self) -> Core:
-        """The parts, for tools and tests."""
-        return self._core
-
-    @property
     def links(self) -> Links:
         """Our own signed URLs, for the routes that answer them."""
         return self._links
-
-    @property
-    def options(self) -> Options:
-        """What the store was built from."""
-        return self._core.options
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -142,6 +126,13 @@ class CacheStore(StoreUrls):
             raise ValueError("an empty prefix deletes all; say everything=True if you mean it")
         keys = [item.key for item in self._lister.list(prefix)]
         return self._writer.delete_all(keys)
+
+    def delete_unchanged(self, tokens: Mapping[str, int]) -> builtins.list[str]:
+        """Delete those of the keys whose tokens of the board are these, with nothing pending.
+
+        For tools that look before they delete. All that are returned are gone, durably.
+        """
+        return self._writer.delete_all_unchanged(tokens)
 
     def copy(self, source: str, target: str) -> Receipt:
         """Store the bytes and attributes of one key under another."""
@@ -226,7 +217,13 @@ class CacheStore(StoreUrls):
         """
         self._core.check_open()
         self._core.warn_if_in_loop("flush")
-        return self._core.uploader.flush(timeout)
+        deadline, uploaded = Deadline(self._core.clock, timeout), 0
+        while True:
+            uploader = self._core.uploader
+            report = uploader.flush(None if timeout is None else deadline.left())
+            uploaded += report.uploaded
+            if uploader is self._core.uploader:  # else a reload ended it
+                return replace(report, uploaded=uploaded)
 
     def start(self) -> None:
         """Start uploading what earlier runs left, without waiting for the first put."""
@@ -238,7 +235,7 @@ class CacheStore(StoreUrls):
 
     def subscribe(self, hook: Callable[[Event], None]) -> Callable[[], None]:
         """Call `hook(event)` for everything that happens; returns a function that ends it."""
-        return self._core.events.subscribe(hook)
+        return self._hooks.add(hook)
 
     def stats(self) -> Counts:
         """Sums since the store was opened."""
@@ -301,47 +298,3 @@ class CacheStore(StoreUrls):
     def invalidate(self, key: str) -> None:
         """Forget the clean copy and what is known of it; never pending work."""
         self._keeper.invalidate(key)
-
-    def reload(self) -> None:
-        """Read the settings and live flags again; pending work and files stay."""
-        self._core.check_open()
-        old, old_downloader = self._core, self._downloader
-        self._assemble()
-        _shut(old, old_downloader, drain=0.0)
-
-    def close(self, drain: float = 5.0) -> None:
-        """Wait up to `drain` seconds for due uploads, then stop; what is left stays on disk."""
-        if not self._core.closed:
-            _shut(self._core, self._downloader, drain=drain)
-
-    def __enter__(self) -> CacheStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def _shut(core: Core, downloader: Downloader, *, drain: float) -> None:
-    if drain > 0 and core.uploader.started:
-        core.uploader.flush(drain)
-    core.closed = True
-    core.janitor.close()  # counts what the hot map counted
-    core.hot.clear()
-    core.census.close()
-    core.uploader.stop(2.0)
-    core.downloads.close()
-    if core.progressive is not None:
-        core.progressive.close()
-    core.asks.close()
-    core.workers.close()
-    downloader.close()
-    core.catalog.close()
-    core.facts.close()
-    for remote in (core.remote, core.shadow):
-        if remote is not None:
-            remote.close()

@@ -44,6 +44,7 @@ STALLED = 5.0
 """Seconds without a heartbeat after which a leader is reported as stopped."""
 
 _GIVE_UP = 30.0
+_PAUSED = "uploads are paused (UPLOAD_PAUSE)"
 
 
 class Uploader:
@@ -134,6 +135,12 @@ class Uploader:
         self._parts.claims.close()
         self._outcomes.tell()
         return done
+
+    def look_again(self) -> None:
+        """Others changed something on this disk: see it soon."""
+        leader = self._leader
+        if leader is not None:
+            leader.look_again()
 
     def wake(self, ticket: Ticket) -> None:
         """A ticket was published by this process: upload it now."""
@@ -300,7 +307,7 @@ class Uploader:
     def why(self) -> str:
         """In words: why pending operations wait."""
         if not self._parts.can_send:
-            return "there is no remote in this mode"
+            return _PAUSED if self._parts.paused else "there is no remote in this mode"
         if self._stopped:
             return "the uploader was stopped"
         leader, info = self._leader, self._other()
@@ -360,7 +367,7 @@ class Uploader:
             "queue": self._parts.spool.board.pending()[0],
             "parked": None,
             "in_doubt": None,
-            "paused": None,
+            "paused": _PAUSED if self._parts.paused else None,
             "last_error": None,
         }
         if leader is not None and leading:
@@ -374,7 +381,7 @@ class Uploader:
 
     def _word(self, started: bool, leading: bool, report: dict[str, Any]) -> str:
         if not self._parts.can_send:
-            return "off"
+            return "paused" if self._parts.paused else "off"
         if leading:
             return "paused" if report["paused"] else "uploading"
         if report["stalled"]:

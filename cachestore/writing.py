@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from cachestore import events
@@ -311,19 +312,34 @@ class Writer:
 
     def delete_all(self, keys: list[str]) -> int:
         """Hide many keys before returning; each change is durable. Returns how many."""
-        local = [key for key in keys if self._core.is_local(key)]
-        for key in local:
-            self.delete(key)
+        return len(self._delete_many(keys, None))
+
+    def delete_all_unchanged(self, tokens: Mapping[str, int]) -> list[str]:
+        """See `CacheStore.delete_unchanged`."""
+        self._core.check_open()
+        return self._delete_many(list(tokens), tokens)
+
+    def _has_token(self, key: str, tokens: Mapping[str, int] | None) -> bool:
+        board, place = self._core.board, self._core.spool.place(key)
+        return tokens is None or board.token(place.slot) == tokens[key]
+
+    def _delete_many(self, keys: list[str], tokens: Mapping[str, int] | None) -> list[str]:
+        core, gone = self._core, list[str]()
+        for key in keys:
+            is_local = core.is_local(key)
+            if is_local and self._delete_local(key, partial(self._has_token, key, tokens)):
+                gone.append(key)
         tickets = [
-            self._ticket(key, None, Attributes("")) for key in keys if not self._core.is_local(key)
+            self._ticket(key, None, Attributes("")) for key in keys if not core.is_local(key)
         ]
-        for ticket, replaced in publish_deletes(self._core.spool, tickets):
-            self._core.hot.forget(ticket.key)
+        for ticket, replaced in publish_deletes(core.spool, tickets, tokens):
+            core.hot.forget(ticket.key)
             if replaced is not None:
-                self._core.events.emit(events.Superseded(ticket.key, replaced.id))
-            self._core.events.emit(events.Spooled(ticket.key, 0, "delete", ticket.id))
-            self._core.uploader.wake(ticket)
-        return len(keys)
+                core.events.emit(events.Superseded(ticket.key, replaced.id))
+            core.events.emit(events.Spooled(ticket.key, 0, "delete", ticket.id))
+            core.uploader.wake(ticket)
+            gone.append(ticket.key)
+        return gone
 
     def adopt(self, key: str, there: LocalFile, token: int) -> None:
         """Take a legacy file of LOCAL_DIR, which the bucket does not know, into the spool.

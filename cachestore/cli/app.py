@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from cachestore.cli import dashboard, demo, doctor, files, flags, folders, transfers, work
+from cachestore.cli import (
+    dashboard,
+    demo,
+    doctor,
+    files,
+    flags,
+    folders,
+    lifecycle,
+    prune,
+    transfers,
+    work,
+)
 from cachestore.cli.examples import example
 from cachestore.cli.stores import log_to_stderr
 
@@ -43,6 +54,8 @@ def _globals(
     context.obj = {} if env_file is None else {"env_file": str(env_file)}
 
 
-for module in (demo, doctor, files, folders, transfers, work, dashboard, flags):
+MODULES = (demo, doctor, files, folders, transfers, prune, lifecycle, work, dashboard, flags)
+
+for module in MODULES:
     for command in module.COMMANDS:
         app.command(epilog=example(command.__name__))(command)

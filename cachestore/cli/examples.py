@@ -16,6 +16,8 @@ EXAMPLES = {
     "export": "cachestore export snapshots/2026/01/ january/",
     "migrate": "cachestore migrate --from-bucket old-bucket --verify",
     "backup": "cachestore backup training.db --prefix database-exports --every daily --keep 8",
+    "prune": "cachestore prune snapshots/ --older-than 30d --keep-tagged label=training --dry-run",
+    "lifecycle": "cachestore lifecycle apply --expire tmp/=7d --abort-uploads 2d",
     "queue": "cachestore queue",
     "flush": "cachestore flush --timeout 60",
     "retry": "cachestore retry songs/a.wav",
@@ -23,7 +25,7 @@ EXAMPLES = {
     "dashboard": "cachestore dashboard",
     "clean": "cachestore clean",
     "fsck": "cachestore fsck --deep",
-    "flags": "cachestore flags USE_R2_STORAGE=false",
+    "flags": "cachestore flags set USE_R2_STORAGE=false UPLOAD_PAUSE=true",
 }
 
 

@@ -19,7 +19,7 @@ _FIRST = (
 def flags(
     context: typer.Context,
     changes: Annotated[
-        list[str] | None, typer.Argument(help="NAME=VALUE to set a flag live.")
+        list[str] | None, typer.Argument(help="set NAME=VALUE ...: change flags live.")
     ] = None,
     unset: Annotated[list[str] | None, typer.Option(help="Take a live flag back.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every setting.")] = False,
@@ -28,7 +28,8 @@ def flags(
     """Show the mode and the settings with their origin, and set flags that running apps reload."""
     with telling(as_json):
         settings = Settings(**overrides(context))
-        for change in changes or []:
+        wanted = changes or []
+        for change in wanted[1:] if wanted[:1] == ["set"] else wanted:
             name, equals, value = change.partition("=")
             if not equals:
                 raise ValueError(f"{change!r}: write NAME=VALUE")

@@ -24,6 +24,7 @@ from cachestore.errors import (
     RemoteError,
     TimedOut,
 )
+from cachestore.settings.units import parse_seconds
 
 # Without markup: keys and messages may hold square brackets.
 out = Console(highlight=False, soft_wrap=True, markup=False)
@@ -114,6 +115,14 @@ def span(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def seconds_of(name: str, text: str) -> float:
+    """A time span as settings take it. `name`: the option. Raises `ConfigError`."""
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} {text!r}: {error}") from None
 
 
 def rows(found: list[Any], as_json: bool, header: Callable[[], Table], row: Any) -> None:

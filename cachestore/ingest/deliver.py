@@ -65,12 +65,12 @@ class Delivery:
     """
 
     def __init__(
-        self, store: CacheStore, turns: Turns, naming: Naming, bucket: Bucket | None, *,
+        self, store: CacheStore, core: Core, turns: Turns, naming: Naming, bucket: Bucket | None, *,
         writer: SidecarWriter | None, parts: Parts, save_parts: SaveParts, named: Named,
         dry: bool, check: bool,
     ) -> None:  # fmt: skip
         self._store = store
-        self._core: Core = store.core
+        self._core = core
         self._turns = turns
         self._naming = naming
         self._bucket = bucket

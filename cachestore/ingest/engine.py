@@ -66,7 +66,8 @@ def sync(
         check=check, dry_run=dry_run, patience=patience,
         workers=workers or max(WORKERS, store.options.workers),
     )  # fmt: skip
-    return _run(Run(store, wish, progress or (lambda step: None)))
+    with store.held() as core:
+        return _run(Run(store, core, wish, progress or (lambda step: None)))
 
 
 def _run(run: Run) -> SyncReport:

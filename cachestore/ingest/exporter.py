@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cachestore.core import Core
 from cachestore.errors import ConfigError
 from cachestore.ingest.exporting import Exporting, Order
 from cachestore.ingest.report import ExportReport, Interrupted, Progress
@@ -52,17 +53,17 @@ def export(
     """
     store.core.check_open()
     store.core.warn_if_in_loop("export")
-    return run_export(
-        exporting_into(
-            store, prefix, folder, past_cache=past_cache, verify=verify, overwrite=overwrite,
-            encode=encode, dry_run=dry_run, workers=workers, patience=patience,
-            tell=progress or (lambda step: None),
-        )
-    )  # fmt: skip
+    with store.held() as core:
+        run = exporting_into(
+            store, core, prefix, folder, past_cache=past_cache, verify=verify,
+            overwrite=overwrite, encode=encode, dry_run=dry_run, workers=workers,
+            patience=patience, tell=progress or (lambda step: None),
+        )  # fmt: skip
+        return run_export(run)
 
 
 def exporting_into(
-    store: CacheStore, prefix: str, folder: str | os.PathLike[str], *,
+    store: CacheStore, core: Core, prefix: str, folder: str | os.PathLike[str], *,
     tell: Callable[[Progress], None], workers: int | None, **asked: Any,
 ) -> Exporting:  # fmt: skip
     """A run that was not begun. Raises `InvalidKey`, `ConfigError`."""
@@ -70,7 +71,7 @@ def exporting_into(
     _refuse_own(store, root)
     many = workers or max(WORKERS, store.options.workers)
     order = Order(prefix=check_prefix(prefix), root=root, workers=many, **asked)
-    return Exporting(store, order, tell)
+    return Exporting(store, core, order, tell)
 
 
 def run_export(run: Exporting) -> ExportReport:

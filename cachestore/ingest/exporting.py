@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cachestore.core import Core
 from cachestore.errors import CacheStoreError, InvalidKey
 from cachestore.events import log
 from cachestore.ingest.crew import Crew
@@ -43,8 +44,9 @@ class Order:
 class Exporting:
     """Keys on their way into a folder. All but the workers' part is for one thread."""
 
-    def __init__(self, store: CacheStore, order: Order, tell: Callable[[Progress], None]) -> None:
-        core = store.core
+    def __init__(
+        self, store: CacheStore, core: Core, order: Order, tell: Callable[[Progress], None]
+    ) -> None:
         self._store = store
         self._order = order
         self._tell = tell
@@ -61,7 +63,7 @@ class Exporting:
         self._written = self._bytes_done = self._bytes_total = 0
         rows = self._memory.all()
         self._fetching = Fetching(
-            store, self.turns, self._landing, {path: row for (path, _), row in rows.items()},
+            store, core, self.turns, self._landing, {path: row for (path, _), row in rows.items()},
             past_cache=order.past_cache, verify=order.verify, overwrite=order.overwrite,
             dry=order.dry_run,
         )  # fmt: skip

@@ -50,11 +50,11 @@ class Fetching:
     """
 
     def __init__(
-        self, store: CacheStore, turns: Turns, landing: Landing, rows: Mapping[str, Seen], *,
-        past_cache: bool, verify: bool, overwrite: bool, dry: bool,
+        self, store: CacheStore, core: Core, turns: Turns, landing: Landing,
+        rows: Mapping[str, Seen], *, past_cache: bool, verify: bool, overwrite: bool, dry: bool,
     ) -> None:  # fmt: skip
         self._store = store
-        self._core: Core = store.core
+        self._core = core
         self._turns = turns
         self._landing = landing
         self._rows = rows
@@ -62,7 +62,7 @@ class Fetching:
         self._verify = verify
         self._overwrite = overwrite
         self._dry = dry
-        self._budget = Budget(store.options.in_flight_bytes)
+        self._budget = Budget(core.options.in_flight_bytes)
         self.partial: dict[str, int] = {}
 
     def bring(self, job: Job) -> Arrived:

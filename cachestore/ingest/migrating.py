@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cachestore.core import Core
 from cachestore.errors import CacheStoreError
 from cachestore.events import log
 from cachestore.ingest.bringing import Brought, Conflict
@@ -58,10 +59,9 @@ class Migrating:
     """Files on their way from one place to another. All but the workers' part is for one thread."""
 
     def __init__(
-        self, store: CacheStore, turns: Turns, origin: Origin, target: Target, order: Order,
-        tell: Callable[[Progress], None],
+        self, store: CacheStore, core: Core, turns: Turns, origin: Origin, target: Target,
+        order: Order, tell: Callable[[Progress], None],
     ) -> None:  # fmt: skip
-        core = store.core
         self._store = store
         self._core = core
         self._order = order

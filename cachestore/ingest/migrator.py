@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from cachestore.core import Core
 from cachestore.errors import ConfigError
 from cachestore.ingest.bringing import BucketTarget
 from cachestore.ingest.exporter import WORKERS, exporting_into, run_export
@@ -53,23 +54,25 @@ def migrate(
     folder = isinstance(source, (str, os.PathLike)) and not _is_local_dir(store, source)
     prefix = prefix_of(prefix) if folder else check_prefix(prefix)
 
-    core, remote = store.core, _remote_of(store, shadow=True)
-    turns = Turns(core.options, core.clock, patience, None)
-    origin: Origin
-    if not isinstance(source, (str, os.PathLike, type(None))):
-        origin = BucketOrigin(core, source, prefix, turns)
-    elif folder:
-        origin = FolderOrigin(core, os.fspath(source or ""), prefix, turns)
-    else:
-        origin = LocalOrigin(core, prefix, turns)
-    target = BucketTarget(core, remote, turns, origin, prefix, overwrite=overwrite, dry=dry_run)
-    order = Order(verify, dry_run, patience, workers or max(WORKERS, store.options.workers))
-    return _run(Migrating(store, turns, origin, target, order, progress or (lambda step: None)))
+    with store.held() as core:
+        remote = _remote_of(core, shadow=True)
+        turns = Turns(core.options, core.clock, patience, None)
+        origin: Origin
+        if not isinstance(source, (str, os.PathLike, type(None))):
+            origin = BucketOrigin(core, source, prefix, turns)
+        elif folder:
+            origin = FolderOrigin(core, os.fspath(source or ""), prefix, turns)
+        else:
+            origin = LocalOrigin(core, prefix, turns)
+        target = BucketTarget(core, remote, turns, origin, prefix, overwrite=overwrite, dry=dry_run)
+        order = Order(verify, dry_run, patience, workers or max(WORKERS, core.options.workers))
+        tell = progress or (lambda step: None)
+        return _run(Migrating(store, core, turns, origin, target, order, tell))
 
 
-def _remote_of(store: CacheStore, *, shadow: bool = False) -> RemoteStore:
+def _remote_of(core: Core, *, shadow: bool = False) -> RemoteStore:
     """The bucket; with `shadow`, also the one that local mode only sends to."""
-    remote = store.core.remote or (store.core.shadow if shadow else None)
+    remote = core.remote or (core.shadow if shadow else None)
     if remote is None:
         raise ConfigError(
             "there is no bucket to migrate with: set the R2_* variables and USE_R2_STORAGE=true"
@@ -103,23 +106,25 @@ def migrate_back(
     """
     store.core.check_open()
     store.core.warn_if_in_loop("migrate_back")
-    core, remote, tell = store.core, _remote_of(store), progress or (lambda step: None)
+    tell = progress or (lambda step: None)
     prefix = check_prefix(prefix)
-    if folder is None or _is_local_dir(store, folder):
-        turns = Turns(core.options, core.clock, patience, None)
-        origin = BucketOrigin(core, remote, prefix, turns)
-        home = HomeTarget(core, turns, origin, prefix, overwrite=overwrite, dry=dry_run)
-        order = Order(verify, dry_run, patience, workers or max(WORKERS, store.options.workers))
-        return _run(Migrating(store, turns, origin, home, order, tell))
-    run = exporting_into(
-        store, prefix, folder, past_cache=True, verify=verify, overwrite=overwrite, encode=encode,
-        dry_run=dry_run, workers=workers, patience=patience, tell=tell,
-    )  # fmt: skip
-    try:
-        done = run_export(run)
-    except Interrupted as error:
-        raise Interrupted(_compared(run, error.report, verify=verify)) from None
-    return _compared(run, done, verify=verify)
+    with store.held() as core:
+        remote = _remote_of(core)
+        if folder is None or _is_local_dir(store, folder):
+            turns = Turns(core.options, core.clock, patience, None)
+            origin = BucketOrigin(core, remote, prefix, turns)
+            home = HomeTarget(core, turns, origin, prefix, overwrite=overwrite, dry=dry_run)
+            order = Order(verify, dry_run, patience, workers or max(WORKERS, core.options.workers))
+            return _run(Migrating(store, core, turns, origin, home, order, tell))
+        run = exporting_into(
+            store, core, prefix, folder, past_cache=True, verify=verify, overwrite=overwrite,
+            encode=encode, dry_run=dry_run, workers=workers, patience=patience, tell=tell,
+        )  # fmt: skip
+        try:
+            done = run_export(run)
+        except Interrupted as error:
+            raise Interrupted(_compared(run, error.report, verify=verify)) from None
+        return _compared(run, done, verify=verify)
 
 
 def _compared(run: Exporting, done: ExportReport | MigrateReport, *, verify: bool) -> MigrateReport:

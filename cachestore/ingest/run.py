@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cachestore.core import Core
 from cachestore.errors import CacheStoreError, ConfigError
 from cachestore.events import log
 from cachestore.flight import Pool
@@ -56,11 +57,13 @@ class Wish:
 class Run:
     """Files of a folder on their way. All but the workers' part is for one thread."""
 
-    def __init__(self, store: CacheStore, wish: Wish, tell: Callable[[Progress], None]) -> None:
-        core = store.core
+    def __init__(
+        self, store: CacheStore, core: Core, wish: Wish, tell: Callable[[Progress], None]
+    ) -> None:
         core.check_open()
         core.warn_if_in_loop("sync")
         self._store = store
+        self._core = core
         self._wish = wish
         self._tell = tell
         self._start = time.monotonic()
@@ -103,7 +106,7 @@ class Run:
 
     def begin(self) -> None:
         """Scan, plan, and learn what the bucket has."""
-        core, wish = self._store.core, self._wish
+        core, wish = self._core, self._wish
         sources = list(self._scanner.files())
         rows = self._memory.all()
         remembered = remembering(rows, self._place_of)
@@ -124,13 +127,13 @@ class Run:
         if bucket is not None:
             self._list(bucket)
         self._delivery = Delivery(
-            self._store, self.turns, wish.naming, bucket, writer=wish.writer,
+            self._store, core, self.turns, wish.naming, bucket, writer=wish.writer,
             parts=self._memory.parts(), save_parts=self._save_parts, named=self._plan.named,
             dry=wish.dry_run, check=wish.check,
         )  # fmt: skip
 
     def _place_of(self, key: str) -> str:
-        return "folder" if self._store.core.is_local(key) else "bucket"
+        return "folder" if self._core.is_local(key) else "bucket"
 
     def _list(self, bucket: Bucket) -> None:
         """One listing in the place of many questions; without it each file is asked for."""
@@ -285,7 +288,7 @@ class Run:
             assert done.seen is not None
             assert done.look_at is not None
             try:
-                self.turns.pause(done.look_at - self._store.core.clock.now())
+                self.turns.pause(done.look_at - self._core.clock.now())
                 if self._delivery.confirm(done.seen):
                     self._rows.append(done.seen)
                     continue

@@ -46,6 +46,7 @@ class Bypass:
         self._pid = os.getpid()
         self._folder: Path | None = None
         self._made: deque[tuple[Path, float]] = deque()
+        self._taken: list[Path] = []
 
     def fill(self, key: str, write: Callable[[int], T]) -> tuple[Path, T]:
         """A new read-only file with what `write(fd)` writes, and what that returned.
@@ -92,10 +93,24 @@ class Bypass:
                     held.append((path, when))
             self._made.extendleft(reversed(held))
 
+    def take_over(self, other: Bypass) -> None:
+        """Look after the files of another store that closes: their grace may not be over."""
+        self._mine()
+        other._mine()
+        with other._lock:
+            made, folders = list(other._made), other._folders()
+            other._renew()
+        with self._lock:
+            self._made.extendleft(reversed(made))
+            self._taken += folders
+
+    def _folders(self) -> list[Path]:
+        return self._taken if self._folder is None else [*self._taken, self._folder]
+
     def close(self) -> None:
         """Remove everything."""
         self._mine()
         with self._lock:
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
+            for folder in self._folders():
+                shutil.rmtree(folder, ignore_errors=True)
             self._renew()

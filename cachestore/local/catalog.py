@@ -351,8 +351,12 @@ class Catalog:
 
     def pins(self) -> list[str]:
         """Pinned keys, with a copy or without, in order."""
+        return self.known_pins() or []
+
+    def known_pins(self) -> list[str] | None:
+        """The same; None if they cannot be known now."""
         sql = "SELECT key FROM pins ORDER BY key"
-        return self.ask(lambda db: [key for [key] in db.execute(sql)], [])
+        return self.ask(lambda db: [key for [key] in db.execute(sql)], None)
 
     # -- keeping ---------------------------------------------------------------------------------
 

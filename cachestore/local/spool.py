@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,8 @@ class Spool(SpoolReader):
         in either case.
         """
         try:
-            [(_, replaced)] = self.publish_group([(ticket, staged)], token)
+            tokens = None if token is None else {ticket.key: token}
+            [(_, replaced)] = self.publish_group([(ticket, staged)], tokens)
         except BaseException as error:
             if staged is not None:
                 self.drop(staged)
@@ -157,11 +158,14 @@ class Spool(SpoolReader):
         return replaced
 
     def publish_group(
-        self, group: Sequence[tuple[Ticket, Staged | None]], token: int | None = None
+        self,
+        group: Sequence[tuple[Ticket, Staged | None]],
+        tokens: Mapping[str, int] | None = None,
     ) -> list[tuple[Ticket, Ticket | None]]:
         """Publish operations of one shard with one lock and one fsync of the folder.
 
-        Returns each with the pending one that it replaced, whose body the caller condemns.
+        Returns each with the pending one that it replaced, whose body the caller condemns. With
+        `tokens` (by key): only if all are as they were and nothing is pending, else `Overtaken`.
         """
         folder = self._folders[self.place(group[0][0].key).shard]
         self.make_shard(folder)
@@ -174,8 +178,9 @@ class Spool(SpoolReader):
                 drafts.append(draft)
                 self._write(temporary, replace(ticket, prev=draft.present), staged)
             with self.lock(drafts[0].place) as fd:
-                if token is not None:
-                    self._check_still(drafts[0].place, token)
+                if tokens is not None:
+                    for draft in drafts:
+                        self._check_still(draft.place, tokens[draft.ticket.key])
                 self._swap(drafts, fd)
                 for draft in drafts:
                     self._recount(draft)

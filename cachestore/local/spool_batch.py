@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cachestore.errors import SpoolError
-from cachestore.local.spool import Spool
+from cachestore.local.spool import Overtaken, Spool
 from cachestore.local.spool_reader import spool_error
 from cachestore.local.tickets import Ticket
 
 
-def publish_deletes(spool: Spool, tickets: Iterable[Ticket]) -> list[tuple[Ticket, Ticket | None]]:
+def publish_deletes(
+    spool: Spool, tickets: Iterable[Ticket], tokens: Mapping[str, int] | None = None
+) -> list[tuple[Ticket, Ticket | None]]:
     """Make delete tickets durable and visible; each with the pending ticket it replaced.
 
-    Raises `SpoolError`, `SpoolFull` or `SpoolBusy`; shards done before stay done.
+    With `tokens` (by key) those are left out whose token is another now, or that have something
+    pending. Raises `SpoolError`, `SpoolFull` or `SpoolBusy`; shards done before stay done.
     """
     by_shard: dict[int, list[Ticket]] = defaultdict(list)
     for ticket in tickets:
@@ -22,7 +26,7 @@ def publish_deletes(spool: Spool, tickets: Iterable[Ticket]) -> list[tuple[Ticke
     done: list[tuple[Ticket, Ticket | None]] = []
     for group in by_shard.values():
         try:
-            published = spool.publish_group([(ticket, None) for ticket in group])
+            published = _publish(spool, group, tokens)
         except OSError as error:
             if isinstance(error, SpoolError):
                 raise
@@ -31,4 +35,19 @@ def publish_deletes(spool: Spool, tickets: Iterable[Ticket]) -> list[tuple[Ticke
             if replaced is not None:
                 spool.condemn(replaced)
         done.extend(published)
+    return done
+
+
+def _publish(
+    spool: Spool, group: list[Ticket], tokens: Mapping[str, int] | None
+) -> list[tuple[Ticket, Ticket | None]]:
+    """The tickets of one shard; of a group that changed each for itself."""
+    if tokens is None:
+        return spool.publish_group([(ticket, None) for ticket in group])
+    with contextlib.suppress(Overtaken):
+        return spool.publish_group([(ticket, None) for ticket in group], tokens)
+    done: list[tuple[Ticket, Ticket | None]] = []
+    for ticket in group:
+        with contextlib.suppress(Overtaken):
+            done += spool.publish_group([(ticket, None)], tokens)
     return done

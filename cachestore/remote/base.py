@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from cachestore.model import Attributes, ListPage, PresignedUpload, RemoteObject
 from cachestore.policy.wire import SHA256_NAME
@@ -18,6 +18,7 @@ __all__ = [
     "RemoteSource",
     "RemoteStore",
     "SupportsForms",
+    "SupportsLifecycle",
     "SupportsMultipart",
     "SupportsPresign",
 ]
@@ -228,4 +229,17 @@ class SupportsForms(Protocol):
 
         `Unsupported` where the server has no such thing, with the reason.
         """  # fmt: skip
+        ...
+
+
+@runtime_checkable
+class SupportsLifecycle(Protocol):
+    """A bucket that expires and moves objects by rules of its own, as S3 has them."""
+
+    def lifecycle(self) -> list[Mapping[str, Any]]:
+        """All rules; [] if there are none. `RemoteRefused` where the key may not see them."""
+        ...
+
+    def set_lifecycle(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """These rules in the place of all others; none of them: no rules at all."""
         ...

@@ -14,6 +14,7 @@ from cachestore.remote.base import (
     RemoteBody,
     RemoteSource,
     RemoteStore,
+    SupportsLifecycle,
     SupportsMultipart,
     SupportsPresign,
 )
@@ -82,6 +83,13 @@ class GuardedRemote:
     def presigner(self) -> SupportsPresign | None:
         """What makes URLs, which needs no network; None where there are none."""
         return self.inner if isinstance(self.inner, SupportsPresign) else None
+
+    @property
+    def lifecycle(self) -> SupportsLifecycle | None:
+        """What knows the bucket's rules, past the breaker: a key that may not see them can still
+        be right for objects. None where there are none.
+        """
+        return self.inner if isinstance(self.inner, SupportsLifecycle) else None
 
     @property
     def state(self) -> Literal["closed", "open"]:

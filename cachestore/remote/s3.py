@@ -14,6 +14,7 @@ from cachestore.remote.base import MAX_SINGLE_PUT, RemoteSource
 from cachestore.remote.s3_base import answered_at, bare_etag, object_of, quoted
 from cachestore.remote.s3_body import ReceivedBody, SentBody
 from cachestore.remote.s3_errors import NotModified, translated
+from cachestore.remote.s3_lifecycle import S3Lifecycle
 from cachestore.remote.s3_multipart import S3Multipart
 from cachestore.remote.s3_presign import S3Presign
 from cachestore.remote.semantics import nfc
@@ -21,8 +22,8 @@ from cachestore.remote.semantics import nfc
 _AT_ONCE = 1 << 20
 
 
-class S3Remote(S3Multipart, S3Presign):
-    """`RemoteStore`, `SupportsMultipart` and `SupportsPresign` over one bucket."""
+class S3Remote(S3Multipart, S3Presign, S3Lifecycle):
+    """`RemoteStore` over one bucket, and all that a remote may support besides."""
 
     def head(self, key: str, *, timeout: float | None = None) -> RemoteObject:
         key = nfc(key)

@@ -83,6 +83,22 @@ class RemoteFields(BaseSettings):
             live=True,
         ),
     ] = False
+    upload_pause: Annotated[
+        Switch,
+        Spec(
+            "Keep what is put in the spool and send nothing for now",
+            live=True,
+            option="upload_pause",
+        ),
+    ] = False
+    watch_settings: Annotated[
+        Switch,
+        Spec(
+            "Reload by itself when the live flags or the env file change. For development, where"
+            " files are edited; elsewhere call `reload()`",
+            option="watch",
+        ),
+    ] = False
 
     r2_account_id: Annotated[
         Text, Spec("Cloudflare's account id; makes the endpoint", group="Cloudflare R2")

@@ -154,8 +154,13 @@ class Parts:
 
     @property
     def can_send(self) -> bool:
-        """False in local mode."""
-        return self.maybe_remote is not None
+        """False in local mode, and while uploads are paused."""
+        return self.maybe_remote is not None and not self.options.upload_pause
+
+    @property
+    def paused(self) -> bool:
+        """True where there is a remote that nothing is sent to for now."""
+        return self.maybe_remote is not None and self.options.upload_pause
 
     @property
     def remote(self) -> RemoteStore:

@@ -17,6 +17,12 @@ BUCKET_PARTS = (
     *("versioning", "versions", "website"),
 )
 
+LIFECYCLE = {
+    "GET": "GetBucketLifecycleConfiguration",
+    "PUT": "PutBucketLifecycleConfiguration",
+    "DELETE": "DeleteBucketLifecycle",
+}
+
 
 class Refusal(Exception):
     """An answer that is an error, as S3 words it."""
@@ -91,6 +97,8 @@ class Request:
 
 def _bucket_operation(request: Request, names: set[str]) -> str:
     part = next((part for part in BUCKET_PARTS if part in names), None)
+    if part == "lifecycle" and request.method in LIFECYCLE:
+        return LIFECYCLE[request.method]
     if part:
         return f"Bucket:{part}"
     if request.method == "GET":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cachestore.testing.r2.request import Refusal, Request, not_implemented
+from cachestore.testing.r2.request import LIFECYCLE, Refusal, Request, not_implemented
 
 MAX_KEY = 1024
 MAX_METADATA = 8192
@@ -31,7 +31,7 @@ WRITE_HEADERS = (
     "x-amz-server-side-encryption-bucket-key-enabled",
 )
 # What a token that may only read and write objects is refused.
-ADMIN = ("ListBuckets", "HeadBucket", "CreateBucket", "DeleteBucket")
+ADMIN = ("ListBuckets", "HeadBucket", "CreateBucket", "DeleteBucket", *LIFECYCLE.values())
 
 
 def check_form(request: Request) -> None:
