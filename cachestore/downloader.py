@@ -315,10 +315,18 @@ class Downloader:
             return self._past_the_cache(key, error)
 
     def land(
-        self, fd: int, part: str, info: RemoteObject, grant: Grant, place: Place, token: int
-    ) -> Landed:
-        """Make a partial copy that is whole, and verified, a copy. `part`: below the root."""
-        return self._admit(fd, self._cache.root / part, info, grant, place, token)
+        self, fd: int, part: str, info: RemoteObject, grant: Grant, place: Place, token: int,
+        validated: float, *, patient: bool,
+    ) -> Landed | None:  # fmt: skip
+        """Make a partial copy that is whole, and verified, a copy. `part`: below the root.
+
+        `validated`: when the remote last said that it is current (wall seconds). None: a put of a
+        neighbour is under way, and with `patient` another time is as good.
+        """
+        with contextlib.suppress(SpoolError), self._spool.lock_now(place) as free:
+            if patient and not free:
+                return None
+        return self._admit(fd, self._cache.root / part, info, grant, place, token, validated)
 
     def copy_of(self, key: str) -> Landed | None:
         """The key's copy, whoever brought it."""
@@ -329,17 +337,12 @@ class Downloader:
             self._files.unlink(part)
 
     def _admit(
-        self,
-        fd: int,
-        part: Path,
-        info: RemoteObject,
-        grant: Grant,
-        place: Place,
-        token: int,
-    ) -> Landed:
+        self, fd: int, part: Path, info: RemoteObject, grant: Grant, place: Place, token: int,
+        validated: float | None = None,
+    ) -> Landed:  # fmt: skip
         """Make the file a clean copy if nothing about the key changed (L1, L2); else transit."""
         final = self._cache.settle(part, fd, grant.goal)
-        row = self._row(info, grant, final)
+        row = self._row(info, grant, final, validated)
         try:
             with self._spool.lock_now(place) as got:
                 unchanged = got and self._board.token(place.slot) == token
@@ -349,7 +352,9 @@ class Downloader:
             pass
         return Landed(self._room.passes(grant, self._cache.to_transit(final)), info, None)
 
-    def _row(self, info: RemoteObject, grant: Grant, final: Path) -> Row:
+    def _row(
+        self, info: RemoteObject, grant: Grant, final: Path, validated: float | None
+    ) -> Row:  # fmt: skip
         stat = self._files.stat(final)
         now = self._clock.now()
         return Row(
@@ -365,7 +370,7 @@ class Downloader:
             metadata=info.metadata,
             cache_control=info.cache_control,
             modified=info.modified,
-            validated=now,
+            validated=now if validated is None else validated,
             used=now,
             uses=1,
         )

@@ -194,7 +194,7 @@ class Finder:
         if row is not None and not self._trusts(row):
             return None
         if row is None:
-            return self._miss(key, place, token, None, at)
+            return self._miss(key, place, token, None, at, max_age)
         now = core.clock.now()
         state = decide(row, now, self.rules(row), max_age=max_age)
         if state is Freshness.FRESH:
@@ -203,9 +203,13 @@ class Finder:
         if state is Freshness.STALE:
             self._ask(row, place, token)
             return self._found_row(row, token, "stale", now)
-        return self._expired(row, place, token, at)
+        if max_age is None and self._parts.fresh(key, token) is not None:
+            return self._renewed(row, place, token, at, None)  # a newer one that has begun
+        return self._expired(row, place, token, at, max_age)
 
-    def _expired(self, row: Row, place: Place, token: int, at: int | None) -> Found | None:
+    def _expired(
+        self, row: Row, place: Place, token: int, at: int | None, max_age: float | None
+    ) -> Found | None:
         """Ask the remote whether the copy is current, for a bounded time."""
         core = self._core
         core.warn_if_in_loop("a revalidation")
@@ -219,13 +223,15 @@ class Finder:
         if answer == "same":
             return self._found_row(row, token, "fresh", self._expires(row, core.clock.now()))
         if answer == "changed":
-            return self._renewed(row, place, token, at)
+            return self._renewed(row, place, token, at, max_age)
         return self._gone(row.key, token)
 
-    def _renewed(self, row: Row, place: Place, token: int, at: int | None) -> Found | None:
+    def _renewed(
+        self, row: Row, place: Place, token: int, at: int | None, max_age: float | None
+    ) -> Found | None:
         """Fetch the newer version; while its bytes do not come, the copy is served after all."""
         try:
-            return self._miss(row.key, place, token, row, at)
+            return self._miss(row.key, place, token, row, at, max_age)
         except RemoteError as error:
             return self._on_error(row, token, error)
         except CacheFull as error:
@@ -312,15 +318,16 @@ class Finder:
     # -- the remote ----------------------------------------------------------------------------
 
     def _miss(
-        self, key: str, place: Place, token: int, old: Row | None, at: int | None
-    ) -> Found | None:
+        self, key: str, place: Place, token: int, old: Row | None, at: int | None,
+        max_age: float | None,
+    ) -> Found | None:  # fmt: skip
         core = self._core
         if core.facts.get(place, "absent", "") is not None and old is None:
             return self._gone(key, token, negative=True)
         if core.remote is None or core.progressive is None:
             raise RemoteUnavailable(f"{key!r} is not here, and the remote is switched off")
         core.warn_if_in_loop("a download")
-        row = self._parts.begun(key, place, token)
+        row = self._parts.begun(key, place, token, max_age)
         timer = Timer()
         if row is not None:
             landed = self._parts.reader(row, place, whole=at is None)

@@ -17,7 +17,7 @@ from cachestore.local.partial_rows import PartialRow
 from cachestore.model import RemoteObject
 from cachestore.policy.freshness import Freshness, decide, may_serve_on_error, rules_for
 from cachestore.progressive.file import PartialFile
-from cachestore.progressive.past import Passing
+from cachestore.progressive.past import Passing, Replaced
 from cachestore.progressive.reader import Reading
 from cachestore.progressive.registry import Progressive
 
@@ -81,13 +81,16 @@ class Parts:
 
     # -- partial copies ------------------------------------------------------------------------
 
-    def begun(self, key: str, place: Place, token: int) -> PartialRow | None:
+    def begun(
+        self, key: str, place: Place, token: int, max_age: float | None
+    ) -> PartialRow | None:  # fmt: skip
         """A partial copy of the key that may stand for the remote's version.
 
+        `max_age`: asked about when that was not done for so many seconds.
         Raises `RemoteUnavailable` when the remote must be asked, and does not answer.
         """
         row = self._progressive.row(key, token)
-        if row is None or self._is_fresh(row):
+        if row is None or self._is_fresh(row, max_age):
             return row
         rules = rules_for(key, None, self._core.options)
         name = ("head", key, row.part, token)
@@ -116,9 +119,9 @@ class Parts:
         row = self._progressive.row(key, token)
         return row if row is not None and self._is_fresh(row) else None
 
-    def _is_fresh(self, row: PartialRow) -> bool:
-        rules = rules_for(row.key, None, self._core.options)
-        return decide(row, self._core.clock.now(), rules) is Freshness.FRESH
+    def _is_fresh(self, row: PartialRow, max_age: float | None = None) -> bool:
+        rules, now = rules_for(row.key, None, self._core.options), self._core.clock.now()
+        return decide(row, now, rules, max_age=max_age) is Freshness.FRESH
 
     def _head(self, key: str) -> RemoteObject:
         assert self._core.remote is not None
@@ -144,3 +147,5 @@ class Parts:
         except CacheFull:
             self._progressive.drop(row)  # it comes as a whole, and passes through
             return None
+        except Replaced:
+            return None  # the newer version comes as a whole

@@ -22,7 +22,7 @@ from cachestore.model import ObjectInfo, RemoteObject
 from cachestore.opened import OpenFile
 from cachestore.policy.freshness import rules_for
 from cachestore.policy.verification import may_be_hot
-from cachestore.progressive.past import Passing
+from cachestore.progressive.past import Passing, Replaced
 from cachestore.progressive.reader import Reading
 
 _TRIES = 5
@@ -202,17 +202,21 @@ class Reader:
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"start={start}, end={end}: need 0 <= start <= end")
         whole = start == 0 and end is None
-        source, info = self._source(key, None if whole else start)
-        stop = info.size if end is None else min(end, info.size)
-        if not isinstance(source, int):
+        for _ in range(_TRIES):
+            source, info = self._source(key, None if whole else start)
+            stop = info.size if end is None else min(end, info.size)
+            if isinstance(source, int):
+                try:
+                    return _read_all(source, start, stop)
+                finally:
+                    os.close(source)
             try:
                 return _read_on_its_way(source, start, stop)
+            except Replaced:
+                continue  # nobody has seen a byte of it yet: all of them from the newer version
             finally:
                 source.close()
-        try:
-            return _read_all(source, start, stop)
-        finally:
-            os.close(source)
+        raise self._not_got(key)
 
     @contextmanager
     def lease(self, key: str) -> Iterator[Path]:

@@ -50,7 +50,8 @@ class Ask:
     """Room for a file before it is there. `row`: what is known of it; `allocated` at most.
 
     `kept`: it is to become a copy, else it passes through. `only_kept`: not at all otherwise.
-    `first`: not asked before for this download. `removed`: files that are gone since.
+    `first`: not asked before for this download. `removed`: files that are gone since. `whole`:
+    bytes of the object, where room is asked for a part of it.
     """
 
     row: Row
@@ -60,6 +61,7 @@ class Ask:
     only_kept: bool = False
     first: bool = True
     removed: tuple[Leaving, ...] = ()
+    whole: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def _refusal(db: sqlite3.Connection, ask: Ask, terms: Terms, evictor: Evictor) -
         return "passing"
     if is_pinned(db, ask.row.key):
         return ""
-    return terms.rules.refusal(ask.row.key, ask.row.size, uses)
+    return terms.rules.refusal(ask.row.key, max(ask.row.size, ask.whole), uses)
 
 
 def _in_cache(

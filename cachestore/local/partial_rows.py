@@ -79,19 +79,29 @@ def begin(db: sqlite3.Connection, row: PartialRow) -> None:
     older = find(db, row.key)
     if older is not None:
         give_up(db, older.reserved, files=(older.part,))
+    # A census that was taken meanwhile has its file among those that nobody knows.
+    db.execute("DELETE FROM leaving WHERE file = ?", (row.part,))
     values = (row.key, row.part, row.block, f"{row.token:x}", row.validated, row.used)
     text = json.dumps({**asdict(row.info), "metadata": dict(row.info.metadata)})
     db.execute("INSERT INTO partials VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, text))
 
 
-def announce(db: sqlite3.Connection, part: str, numbers: Iterable[int]) -> int | None:
-    """Blocks are about to be written; how many blocks count then. None: it is over."""
+def announce(
+    db: sqlite3.Connection, part: str, numbers: Iterable[int]
+) -> tuple[int, list[int]] | None:
+    """Blocks are about to be written; how many count then, and the new ones. None: it is over."""
     if db.execute("SELECT 1 FROM partials WHERE part = ?", (part,)).fetchone() is None:
         return None
     sql = "INSERT OR IGNORE INTO blocks VALUES (?, ?, 0, x'')"
-    db.executemany(sql, [(part, number) for number in numbers])
+    new = [number for number in numbers if db.execute(sql, (part, number)).rowcount > 0]
     [count] = db.execute("SELECT count(*) FROM blocks WHERE part = ?", (part,)).fetchone()
-    return int(count)
+    return int(count), new
+
+
+def withdraw(db: sqlite3.Connection, part: str, numbers: Iterable[int]) -> None:
+    """These blocks do not come after all."""
+    sql = "DELETE FROM blocks WHERE part = ? AND number = ? AND pages = x''"
+    db.executemany(sql, [(part, number) for number in numbers])
 
 
 def load(db: sqlite3.Connection, part: str, first: int, end: int) -> dict[int, dict[int, int]]:
@@ -139,9 +149,10 @@ def give_up_idle(
     free; how many bytes that is. `but`: not this one.
     """
     freed = 0
-    for row in all_of(db):
+    for found in db.execute(f"{_SELECT} ORDER BY p.used").fetchall():
         if freed >= need:
             break
+        row = _row(found)
         if row.part != but and idle(row.part):
             give_up(db, row.reserved, files=(row.part,))
             freed += row.bytes

@@ -7,6 +7,7 @@ reads or writes it holds a shared lock on it, so nobody removes it meanwhile.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,19 +63,13 @@ class Partials:
         """
         part = self._cache.partial_path(place)
         grant = self._room.grant(key, place, part)
-        if not self._room.try_fill(grant, min(block, info.size)):
-            self._room.release(grant)
-            return None
-        now = self._clock.now()
-        row = PartialRow(
-            key, grant.part, grant.goal, grant.id, grant.bytes, block, token, now, now, info
-        )
         try:
+            # Locked first: a reservation without a row counts as long as somebody holds its file.
             fd = self._cache.open_part(part)
             try:
                 self._files.lock(fd, _MOMENT, shared=True)
-                self._files.truncate(fd, info.size)
-                if self._catalog.change(lambda db: _noted(db, row), False):
+                row = self._begun(grant, fd, token, info, block)
+                if row is not None:
                     return row, fd
             except BaseException:
                 self._files.close(fd)
@@ -85,6 +80,18 @@ class Partials:
             raise
         self._end(grant, part)
         return None
+
+    def _begun(
+        self, grant: Grant, fd: int, token: int, info: RemoteObject, block: int
+    ) -> PartialRow | None:
+        if not self._room.try_fill(grant, min(block, info.size), info.size):
+            return None
+        now = self._clock.now()
+        row = PartialRow(
+            grant.key, grant.part, grant.goal, grant.id, grant.bytes, block, token, now, now, info
+        )
+        self._files.truncate(fd, info.size)
+        return row if self._catalog.change(lambda db: _noted(db, row), False) else None
 
     def _end(self, grant: Grant, part: Path) -> None:
         self._cache.unlink_unleased(part)
@@ -138,11 +145,15 @@ class Partials:
     def make_room(self, row: PartialRow, blocks: Iterable[int]) -> bool:
         """Room for these blocks beside those that are counted; False: none, or it is over."""
         wanted = list(blocks)
-        count = self._catalog.change(lambda db: rows.announce(db, row.part, wanted), None)
-        if count is None:
+        told = self._catalog.change(lambda db: rows.announce(db, row.part, wanted), None)
+        if told is None:
             return False
+        count, new = told
         size = min(count * row.block, row.info.size)
-        return size <= row.bytes or self._room.try_fill(self.grant(row), size)
+        if size <= row.bytes or self._room.try_fill(self.grant(row), size):
+            return True
+        self._catalog.change(lambda db: rows.withdraw(db, row.part, new), None)
+        return False
 
     def grant(self, row: PartialRow) -> Grant:
         """Its room, as it was granted when it was begun."""
@@ -193,7 +204,7 @@ class Partials:
         return None if found is None else {row.part for row in found}
 
     def close(self) -> None:
-        self._locks.close()
+        self._locks.end()
 
 
 def _noted(db: object, row: PartialRow) -> bool:
@@ -209,6 +220,7 @@ class _Locks:
         self._path = path
         self._opening = ForkLock()
         self._fd: int | None = None
+        self._ended = False
         watch_forks(self)
 
     def before_fork(self) -> None:
@@ -226,6 +238,8 @@ class _Locks:
 
     def _open(self) -> int:
         with self._opening:
+            if self._ended:
+                raise OSError(errno.EBADF, "the store was closed")
             if self._fd is None:
                 self._files.make_folder(self._path.parent)
                 self._fd = self._files.open_shared(self._path)
@@ -235,6 +249,12 @@ class _Locks:
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 self._files.unlock_byte(self._fd, _byte(part, block))
+
+    def end(self) -> None:
+        """For good; what is still under way goes on without locks."""
+        with self._opening:
+            self._ended = True
+        self.close()
 
     def close(self) -> None:
         fd, self._fd = self._fd, None

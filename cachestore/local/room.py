@@ -147,20 +147,20 @@ class Room:
         finally:
             self._waiting.discard(grant.key)
 
-    def try_fill(self, grant: Grant, size: int) -> bool:
-        """Reserve room for a copy, now or not at all."""
+    def try_fill(self, grant: Grant, size: int, whole: int = 0) -> bool:
+        """Reserve room for a copy, now or not at all. `whole`: bytes of it, if this is a part."""
         try:
-            return self._tried(grant, _expected(grant, size, None), only_kept=True)
+            return self._tried(grant, _expected(grant, size, None), only_kept=True, whole=whole)
         except OSError:
             return False
 
-    def _tried(self, grant: Grant, row: Row, *, only_kept: bool) -> bool:
+    def _tried(self, grant: Grant, row: Row, *, only_kept: bool, whole: int = 0) -> bool:
         """True when the room is there; False when it may come later."""
         self.reclaim(_RECLAIM)
         for _ in range(_TRIES):
             ask = Ask(
                 row, grant.part, grant.id, kept=not grant.passing, only_kept=only_kept,
-                first=not grant.asked, removed=tuple(grant.removed),
+                first=not grant.asked, removed=tuple(grant.removed), whole=whole,
             )  # fmt: skip
             outcome = self._asked(ask)
             if outcome.answer == "uncounted":
@@ -169,7 +169,7 @@ class Room:
             grant.asked = True
             if outcome.answer == "again":
                 continue
-            self._tell(grant, row, outcome)
+            self._tell(grant, max(row.size, whole), outcome)
             if outcome.answer == "full":
                 return False
             if outcome.answer == "refused":
@@ -197,10 +197,10 @@ class Room:
             raise OSError(code, "no catalog can be asked what room there is")
         return outcome
 
-    def _tell(self, grant: Grant, row: Row, outcome: Outcome) -> None:
+    def _tell(self, grant: Grant, size: int, outcome: Outcome) -> None:
         if outcome.reason and not (grant.passing or grant.told):
             grant.told = True
-            self._events.emit(events.Refused(grant.key, row.size, outcome.reason))
+            self._events.emit(events.Refused(grant.key, size, outcome.reason))
         if outcome.answer == "granted":
             grant.passing = grant.passing or bool(outcome.reason)
         for victim in outcome.evicted:

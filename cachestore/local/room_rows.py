@@ -77,7 +77,10 @@ def _here(db: sqlite3.Connection, part: str) -> int:
 
 def reserved(db: sqlite3.Connection) -> list[Reserved]:
     """All reservations but partial copies, those of processes that died included."""
-    sql = "SELECT part, goal, bytes, area, id FROM reserved WHERE part NOT LIKE 'partial/%'"
+    sql = (
+        "SELECT part, goal, bytes, area, id FROM reserved"
+        " WHERE part NOT LIKE 'partial/%' OR part NOT IN (SELECT part FROM partials)"
+    )
     return [Reserved(*row) for row in db.execute(sql)]
 
 
@@ -108,9 +111,10 @@ def give_up(db: sqlite3.Connection, *dead: Reserved, files: tuple[str, ...] = ()
     `files`: other names that it may have.
     """
     for each in dead:
-        if unreserve(db, each.part, each.id) is not None:
+        found = unreserve(db, each.part, each.id)
+        if found is not None:  # it may have grown since it was looked at
             for file in (*files, *places(each.goal)):
-                leave(db, file, each.bytes, each.area, 0.0)
+                leave(db, file, found.bytes, found.area, 0.0)
 
 
 def places(goal: str) -> tuple[str, ...]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 
 from cachestore import events
 from cachestore.errors import CacheFull, CacheStoreError, Corrupt, RemoteUnavailable, StoreClosed
@@ -12,13 +15,13 @@ from cachestore.keys import Place
 from cachestore.landed import Landed
 from cachestore.local.partial_rows import PartialRow
 from cachestore.policy.blocks import Layout
-from cachestore.progressive.job import Job, NoRoom, look
-from cachestore.progressive.past import PastTheCache
+from cachestore.progressive.job import Job, NoRoom
+from cachestore.progressive.landing import Landing
+from cachestore.progressive.past import PastTheCache, Replaced
 from cachestore.progressive.reader import Reading
 from cachestore.progressive.table import BlockTable
 from cachestore.progressive.tools import Tools
 from cachestore.remote.base import RemoteBody
-from cachestore.remote.fetching import has_digest, verify_digest
 
 _TURN = 0.25
 
@@ -41,18 +44,22 @@ class PartialFile(BlockTable):
         self.fetched = 0
         self._tools = tools
         self._on_idle = on_idle
-        self._past = PastTheCache(tools.remote, row.info, row.block)
+        self._validated = row.validated
         self._bypassed = False
+        self._broken = False
         self._failed: BaseException | None = None
         self._readers: set[int] = set()
+        self._using = 0
+        self._inherited = False
         self._landing = False
+        self._lander = Landing(self, tools)
         self._closed = False
         self._ended = False
 
     def renew(self) -> None:
         """In a forked child: the parent's threads do not live here."""
         super().renew()
-        self._landing = False
+        self._landing, self._using, self._inherited = False, 0, True
 
     # -- readers -----------------------------------------------------------------------------------
 
@@ -62,7 +69,8 @@ class PartialFile(BlockTable):
             if self._closed:
                 return None
             ahead = self._tools.options.read_ahead_bytes // self.row.block
-            reader = Reading(self, ahead, begun=begun)
+            past = PastTheCache(self._tools.remote, self.row.info, self.row.block)
+            reader = Reading(self, ahead, past, begun=begun)
             reader.fetched = self.fetched
             self._readers.add(reader.id)
             return reader
@@ -75,11 +83,13 @@ class PartialFile(BlockTable):
             self._readers.discard(reader.id)
             for job in set(self._flying.values()):
                 job.readers.discard(reader.id)
+            self._changed.notify_all()
         self._may_close()
 
     def _may_close(self) -> None:
         with self._changed:
-            if self._closed or self._readers or self._flying or self._landing:
+            busy = self._using or self._flying or self._landing
+            if self._closed or self._readers or busy:
                 return
             self._closed = True
             self._on_idle(self)
@@ -95,8 +105,9 @@ class PartialFile(BlockTable):
             self._changed.wait_for(lambda: not self._flying, seconds)
 
     def discard(self) -> None:
-        """Let go of the file."""
-        for let_go in (self._tools.files.unlock, self._tools.files.close):
+        """Let go of the file: its lock by name, as a process forked meanwhile has it too."""
+        unlock, close = self._tools.files.unlock, self._tools.files.close
+        for let_go in (close,) if self._inherited else (unlock, close):
             with contextlib.suppress(OSError):  # a page that the disk lost is found by its CRC-32
                 let_go(self.fd)
 
@@ -107,15 +118,28 @@ class PartialFile(BlockTable):
         end = min(at + count, self.layout.size)
         if at >= end:
             return b""
-        here = 0 if self._bypassed else self._have(reader, at, end)
+        with self._changed:
+            self._using += 1
+        try:
+            return self._read(reader, at, end)
+        finally:
+            with self._changed:
+                self._using -= 1
+                gone = reader.id not in self._readers
+            if gone:
+                self._may_close()
+
+    def _read(self, reader: Reading, at: int, end: int) -> bytes:
+        here = 0 if self._broken else self._have(reader, at, end)
         if here:
             try:
                 data = os.pread(self.fd, here, at)
+                if data:
+                    return data
+                raise OSError(errno.EIO, "somebody made the file shorter")
             except OSError as error:
                 self._bypass(error)
-            else:
-                return data
-        return self._past.read(at, end)
+        return reader.past.read(at, end)
 
     def _have(self, reader: Reading, at: int, end: int) -> int:
         """Wait for bytes from `at` on; how many are here. 0: they are not had from the cache."""
@@ -124,6 +148,8 @@ class PartialFile(BlockTable):
         job: Job | None = None
         while True:
             with self._changed:
+                if reader.id not in self._readers:
+                    raise ValueError("read of a closed file")
                 if self._failed is not None:
                     raise self._failed
                 here = self.layout.here(self._masks, at, end)
@@ -179,13 +205,14 @@ class PartialFile(BlockTable):
         return self._take(Job(self, self._tools, first, end, at, urgent=urgent, body=body))
 
     def _submit(self, jobs: list[Job]) -> None:
-        try:
-            self._tools.submit(*(job.run for job in jobs))
-        except BaseException as error:
-            for job in jobs:
-                job.error = job.error or error
-                self.over(job)
-            raise
+        for number, job in enumerate(jobs):
+            try:
+                future = self._tools.pool.submit(job.run)
+            except BaseException as error:
+                for left in jobs[number:]:
+                    left.fail(error)
+                raise
+            future.add_done_callback(partial(_see_to, job))
 
     def begin(self, at: int, body: RemoteBody) -> None:
         """Take what comes with an answer whose first byte is the one at `at`.
@@ -194,6 +221,9 @@ class PartialFile(BlockTable):
         """
         options, block = self._tools.options, self.layout.block_of(at)
         with self._changed:
+            if self._closed:  # somebody read it meanwhile, and has gone
+                body.close()
+                return
             jobs = [self._new(block, block + 1, at, block + 1, body)]
             for blocks in self.layout.ends(
                 options.prefetch_head_bytes, options.prefetch_tail_bytes
@@ -229,21 +259,17 @@ class PartialFile(BlockTable):
         with self._changed:
             if self._failed is not None:
                 raise self._failed
+            if self._ended:
+                raise StoreClosed("the store was closed; open a new one")
             if self._bypassed:
                 raise CacheFull(f"no room for all of {self.row.key!r}")
             under_way = set(self._flying.values())
-            free = [block for block in range(self.layout.count) if self._is_free(block)]
-            while free and len(under_way) + len(jobs) < options.download_parts:
-                first = end = free[0]
-                while end in free[:step]:
-                    end += 1
-                free = free[end - first :]
-                at = self.layout.page_span(first, _first_missing(self._masks.get(first, 0)))[0]
+            for first, end, at in self._free_runs(options.download_parts - len(under_way), step):
                 jobs.append(self._new(first, end, at, end))
             for job in (*under_way, *jobs):
                 job.readers.add(reader.id)
-            waits = list(under_way)
-            nothing = not (free or jobs or under_way or self._landing)
+            waits = [*under_way, *jobs]
+            nothing = not (jobs or under_way or self._landing)
         self._submit(jobs)
         if nothing:
             if not self._tools.partials.stays(self.row):
@@ -255,7 +281,8 @@ class PartialFile(BlockTable):
         for job in waits:
             if job.done and job.error is not None:
                 raise job.error
-        if not waits or any(job.moved > self._tools.clock.monotonic() - _TURN for job in waits):
+        now = self._tools.clock.monotonic()
+        if self._landing or any(job.moved > now - _TURN for job in waits):
             progress()
         return True
 
@@ -265,19 +292,25 @@ class PartialFile(BlockTable):
         """A job has ended."""
         self._judge(job.error)
         with self._changed:
+            self.fetched += job.fetched
+            if job.fetched and job.error is None:  # its condition was met
+                self._validated = max(self._validated, job.began)
+        whole = self._tools.partials.whole_blocks(self.row) if job.error is None else 0
+        if whole == self.layout.count:
+            self._submit_landing()  # before its last reader may close the file
+        with self._changed:
             job.done = True
             for block in range(job.first, job.end):
                 if self._flying.get(block) is job:
                     del self._flying[block]
             self._changed.notify_all()
-        self.fetched += job.fetched
-        if job.fetched and self._tools.partials.whole_blocks(self.row) == self.layout.count:
-            self._submit_landing()
         self._may_close()
 
     def _judge(self, error: BaseException | None) -> None:
         """What an error means for the others."""
-        if isinstance(error, NoRoom) and not self._tools.partials.stays(self.row):
+        if isinstance(error, Replaced):
+            self._tools.partials.drop(self.row)  # the next one who opens it has the newer version
+        elif isinstance(error, NoRoom) and not self._tools.partials.stays(self.row):
             self._over()
         elif isinstance(error, NoRoom) or _is_disk(error):
             self._bypass(error)
@@ -286,6 +319,7 @@ class PartialFile(BlockTable):
         """The cache does not take it: reads go on, past it."""
         with self._changed:
             told, self._bypassed = self._bypassed, True
+            self._broken = self._broken or _is_disk(error)
             self._changed.notify_all()
         if not told:
             self._tools.events.emit(events.Trouble(self.row.key, "cache", f"bypassed: {error}"))
@@ -309,25 +343,35 @@ class PartialFile(BlockTable):
                 return
             self._landing = True
         try:
-            self._tools.submit(self._land)
+            self._tools.pool.submit(self._land).add_done_callback(self._unless_closed)
         except StoreClosed:
             with self._changed:
                 self._landing = False
 
+    def _unless_closed(self, done: Future[None]) -> None:
+        """The store closed before its turn came."""
+        if isinstance(done.exception(), StoreClosed):
+            with self._changed:
+                self._landing = False
+            self._may_close()
+
     def _land(self) -> None:
         partials, row = self._tools.partials, self.row
         try:
-            if partials.try_lock(row, self.layout.count):
+            if self._lander.begin():
                 try:
                     self._land_alone()
                 finally:
-                    partials.unlock(row, self.layout.count)
+                    self._lander.end()
         except Corrupt as error:
             self._failed = error
             self._tools.events.emit(events.Trouble(row.key, "cache", str(error)))
             partials.drop(row)
         except OSError as error:
-            self._bypass(error)
+            if partials.stays(row):
+                self._bypass(error)
+            else:
+                self._over()
         finally:
             with self._changed:
                 self._landing = False
@@ -335,26 +379,17 @@ class PartialFile(BlockTable):
             self._may_close()
 
     def _land_alone(self) -> None:
-        """Verify the whole, and admit it."""
-        if not self._tools.partials.stays(self.row):
-            return self._over()
-        look(self, self._tools, 0, self.layout.count)
-        if any(self.mask(n) != self.layout.whole(n) for n in range(self.layout.count)):
-            return None
-        if has_digest(self.row.info):
-            verify_digest(self.fd, self.row.info)
-        grant = self._tools.partials.grant(self.row)
-        self.landed = self._tools.downloader.land(
-            self.fd, self.row.part, self.row.info, grant, self.place, self.row.token
-        )
-        return None
+        if self._tools.partials.stays(self.row):
+            self.landed = self._lander.land(self.place, self._validated)
+        else:
+            self._over()
 
 
-def _first_missing(mask: int) -> int:
-    page = 0
-    while mask >> page & 1:
-        page += 1
-    return page
+def _see_to(job: Job, done: Future[None]) -> None:
+    """A job that the pool did not run has ended, too."""
+    error = done.exception()
+    if error is not None:
+        job.fail(error)
 
 
 def _is_disk(error: BaseException | None) -> bool:

@@ -8,8 +8,9 @@ import zlib
 from typing import TYPE_CHECKING, Protocol
 
 from cachestore import events
-from cachestore.errors import CacheStoreError, RemoteUnavailable
+from cachestore.errors import CacheStoreError
 from cachestore.policy.blocks import Layout, joined
+from cachestore.progressive.past import Replaced
 from cachestore.progressive.tools import Tools
 from cachestore.remote.base import RemoteBody
 from cachestore.remote.fetching import Changed, Download, stream
@@ -48,7 +49,8 @@ class Job:
     """Fetches the blocks from `first` up to `end`, of the first one only from byte `at` on.
 
     `urgent`: blocks before this one are finished even when all readers have gone. `readers`: who
-    wants it; changed under the target's lock. `body`: an answer that begins at `at`.
+    wants it; changed under the target's lock. `body`: an answer that begins at `at`. `began`:
+    wall seconds.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Job:
         self.urgent = urgent
         self.readers: set[int] = set()
         self.moved = tools.clock.monotonic()
+        self.began = tools.clock.now()
         self.error: BaseException | None = None
         self.done = False
         self.fetched = 0
@@ -74,16 +77,15 @@ class Job:
             tools.remote, target.row.key, target.row.info, self._take, None
         )  # fmt: skip
 
-    def covers(self, at: int) -> bool:
-        """False for bytes of its first block that it does not fetch."""
-        return at >= self.at or self._target.layout.block_of(at) > self.first
-
     def stop(self, error: BaseException | None = None) -> None:
         """End soon; what came stays."""
         self._download.error = error or _Stopped()
 
     def run(self) -> None:
         """Do it all, on a thread of the pool; errors are kept for who waits."""
+        if self.done:
+            return  # it could not be begun in time
+        self.began = self._tools.clock.now()
         start = self._tools.clock.monotonic()
         try:
             self._lock()
@@ -93,9 +95,7 @@ class Job:
         except _Stopped:
             pass
         except Changed:
-            self.error = RemoteUnavailable(
-                f"{self._target.row.key!r} was replaced or deleted while it was read; open it again"
-            )
+            self.error = Replaced(self._target.row.key)
         except BaseException as error:
             self.error = error
         finally:
@@ -106,9 +106,19 @@ class Job:
             self._tools.events.emit(events.Fetched(key, self.fetched, seconds))
         self._target.over(self)
 
+    def fail(self, error: BaseException) -> None:
+        """It was never run, or did not come to its end."""
+        self.error = self.error or error
+        self._put_away()
+        self._target.over(self)
+
+    def _put_away(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.close()
+
     def _end(self) -> None:
-        if self._body is not None:
-            self._body.close()
+        self._put_away()
         row, partials = self._target.row, self._tools.partials
         for block, pages in self._pages.items():
             partials.note(row, block, pages, self._target.layout.pages(block))

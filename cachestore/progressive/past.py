@@ -11,6 +11,13 @@ from cachestore.remote.base import RemoteStore
 _LEAST = 1 << 20
 
 
+class Replaced(RemoteUnavailable):
+    """The version that is read is the bucket's no more."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key!r} was replaced or deleted while it was read; open it again")
+
+
 class Passing:
     """A large object that the cache cannot take, read past it. Shared by its readers."""
 
@@ -62,11 +69,11 @@ class PastTheCache:
             answer = self._remote.get(key, start=start, end=end, if_match=self._info.etag or None)
             assert answer is not None, "only if_none_match is answered with nothing"
             with answer as body:
+                if body.info.etag != self._info.etag:
+                    raise Replaced(key)  # a server that ignores conditions
                 data = b"".join(body)
         except (NotFound, PreconditionFailed) as error:
-            raise RemoteUnavailable(
-                f"{key!r} was replaced or deleted while it was read; open it again"
-            ) from error
+            raise Replaced(key) from error
         if len(data) != end - start:
             raise Corrupt(f"get {key!r}: {len(data)} bytes came, {end - start} were asked for")
         return data

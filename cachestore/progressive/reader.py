@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cachestore.model import RemoteObject
 from cachestore.policy.blocks import ReadAhead
+from cachestore.progressive.past import PastTheCache
 
 if TYPE_CHECKING:
     from cachestore.progressive.file import PartialFile
@@ -18,14 +19,17 @@ class Reading:
     """One reader of a partial copy: where it reads, and how far ahead of it to fetch.
 
     `begun`: nothing of it was here before. `read`: bytes that it read; `fetched`: bytes that had
-    come from the remote when it began.
+    come from the remote when it began. `past`: for what the cache does not take.
     """
 
-    def __init__(self, file: PartialFile, most: int, *, begun: bool) -> None:
+    def __init__(
+        self, file: PartialFile, most: int, past: PastTheCache, *, begun: bool
+    ) -> None:  # fmt: skip
         self.id = next(_numbers)
         self.file = file
         self.begun = begun
         self.ahead = ReadAhead(most)
+        self.past = past
         self.read = 0
         self.fetched = 0
         self._closed = False

@@ -39,6 +39,7 @@ class Progressive:
         if child:
             for file in self._open.values():
                 file.renew()
+            self._open.clear()  # who reads here gets descriptors and locks of this process
 
     @property
     def on(self) -> bool:

@@ -46,6 +46,23 @@ class BlockTable:
             end += 1
         return first, end
 
+    def _free_runs(self, most: int, step: int) -> list[tuple[int, int, int]]:
+        """Under the lock: at most so many runs of free blocks, none longer than `step`.
+
+        Each with the first byte that is missing.
+        """
+        free = [block for block in range(self.layout.count) if self._is_free(block)]
+        runs: list[tuple[int, int, int]] = []
+        while free and len(runs) < most:
+            first, end = free[0], free[0] + 1
+            while end in free[:step]:
+                end += 1
+            free = free[end - first :]
+            mask = self._masks.get(first, 0)
+            page = (mask ^ (mask + 1)).bit_length() - 1  # the lowest that is not set
+            runs.append((first, end, self.layout.page_span(first, page)[0]))
+        return runs
+
     def _take(self, job: Job) -> Job:
         """Under the lock: these blocks are a job's."""
         self._flying.update(dict.fromkeys(range(job.first, job.end), job))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from cachestore.clock import Clock
@@ -29,8 +28,3 @@ class Tools:
     options: Options
     budget: Budget
     pool: Pool
-
-    def submit(self, *works: Callable[[], None]) -> None:
-        """Do each on a thread of the pool. Raises `StoreClosed`."""
-        for work in works:
-            self.pool.submit(work)

@@ -71,6 +71,11 @@ class Download:
         except (PreconditionFailed, NotFound) as error:
             raise Changed from error
 
+    def check(self, body: RemoteBody) -> None:
+        """Raise `Changed` for another version: some servers ignore conditions."""
+        if self.info.etag and body.info.etag and body.info.etag != self.info.etag:
+            raise Changed
+
 
 def fetch(
     remote: RemoteStore,
@@ -178,6 +183,7 @@ def stream(run: Download, body: RemoteBody | None, start: int, end: int, take: W
                 at = _pass_on(run, body, at, end, take)
             else:
                 with run.get(at, end) as resumed:
+                    run.check(resumed)
                     at = _pass_on(run, resumed, at, end, take)
             error: RemoteUnavailable = Corrupt(f"get {run.key!r}: the answer ended early")
         except Throttled:
