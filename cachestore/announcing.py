@@ -121,7 +121,13 @@ class Announcer:
         with core.spool.lock(place):
             if core.board.token(place.slot) != token:
                 return False
-            self._notes.remove(self._notes.of(place))
+            try:
+                # A note that a power cut brought back would give up what was confirmed.
+                self._notes.remove_durably(place)
+            except OSError as error:
+                raise SpoolError(
+                    f"cannot note that the upload of {key!r} counts: {error}; confirm again"
+                ) from error
             core.board.change(place.slot)
         core.hot.forget(key)
         return True
@@ -194,5 +200,5 @@ class Announcer:
         within = core.options.upload_confirm_within or 0.0
         if core.clock.now() - obj.modified < within:
             return False, False  # by the bucket's clock it came just now: ours was wrong
-        gone = self._writer.delete_unchanged(key, token)
+        gone = self._writer.delete_unchanged(key, token, obj.announced)
         return gone, gone

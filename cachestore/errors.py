@@ -146,4 +146,7 @@ class Corrupt(RemoteUnavailable):
 
 
 class ConfirmFailed(CacheStoreError):
-    """A direct upload is not what was announced; the key does not exist afterwards."""
+    """A direct upload is not what was announced; the key does not exist afterwards.
+
+    One that another machine announced, and for which it is too late here, stays for that machine.
+    """

@@ -189,7 +189,9 @@ class Presigner:
         if mark is not None and obj.size > mark.most:
             wrong = wrong or f"size is {obj.size}, at most {mark.most} was announced"
         if wrong:
-            raise self._refused(key, place, f"is not what was announced: {wrong}")
+            if not self._remove(key, place, token):
+                return None
+            raise ConfirmFailed(f"the upload of {key!r} is not what was announced: {wrong}")
         if mark is not None and isinstance(obj, RemoteObject) and self._announcer.is_anothers(mark):
             return self._take_over(key, place, obj, mark)
         if not self._announcer.confirmed(key, place, token):
@@ -199,11 +201,14 @@ class Presigner:
         self._forget_older(key, place, obj.etag)
         return info_of_remote(obj, key)
 
-    def _refused(self, key: str, place: Place, why: str) -> ConfirmFailed:
-        """Delete what is not as announced; the error to raise."""
-        self._writer.delete(key)
+    def _remove(self, key: str, place: Place, token: int) -> bool:
+        """Delete what is not as announced; False if the key changed since its token was read."""
+        if self._by_link(key) and not self._core.is_local(key):
+            self._writer.delete(key)  # what came through the app may be pending itself
+        elif not self._writer.delete_unchanged(key, token):
+            return False
         self._announcer.refused(place)
-        return ConfirmFailed(f"the upload of {key!r} {why}")
+        return True
 
     def _settle(self, key: str, place: Place) -> None:
         """A pending operation of ours comes first: what it leaves is what there is to confirm."""
@@ -227,7 +232,11 @@ class Presigner:
         Nobody but that spool knows its notes, and only a put of ours takes the mark away.
         """
         if self._core.clock.now() > mark.due - MARGIN:
-            raise self._refused(key, place, "was not confirmed in time")
+            # It stays: the other one may have confirmed it long ago, or else gives it up.
+            raise ConfirmFailed(
+                f"the upload of {key!r} was not confirmed in time here; it is for the machine"
+                " that announced it to keep it or not"
+            )
         self._forget_older(key, place, obj.etag)
         with self._reader.open(key) as file:
             if file.info.etag != obj.etag:

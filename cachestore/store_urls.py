@@ -75,6 +75,7 @@ class StoreUrls:
     ) -> ObjectInfo:
         """Check a direct upload against what was announced.
 
-        Raises `ConfirmFailed` (not a FileNotFoundError); the key does not exist afterwards.
+        Raises `ConfirmFailed` (not a FileNotFoundError); the key does not exist afterwards,
+        except where another machine announced it and may have confirmed it before.
         """
         return self._presigner.confirm(key, size=size, sha256=sha256, content_type=content_type)

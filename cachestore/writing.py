@@ -302,10 +302,18 @@ class Writer:
             return False
         return self._delete_local(key, lambda: may() and self._is_still(key, id_))
 
-    def delete_unchanged(self, key: str, token: int) -> bool:
-        """Delete a key of the bucket; False if it changed since its `token` was read."""
+    def delete_unchanged(self, key: str, token: int, announced: str | None = None) -> bool:
+        """Delete a key; False if it changed since its `token` was read, or is pending.
+
+        With `announced` only an object with that mark is deleted in the bucket.
+        """
+        core = self._core
+        if core.is_local(key):
+            slot = core.spool.place(key).slot
+            return self._delete_local(key, lambda: core.board.token(slot) == token)
+        ticket = replace(self._ticket(key, None, Attributes("")), announced=announced)
         try:
-            self._publish(self._ticket(key, None, Attributes("")), None, token)
+            self._publish(ticket, None, token)
         except Overtaken:
             return False
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import time
@@ -285,6 +286,25 @@ def test_an_ambiguous_batch_of_deletes_is_confirmed(make: MakeRig) -> None:
     assert rig.uploader.flush(60).done
     assert rig.remote.log[1] == ("delete_many", "")
     assert rig.remote.count("head") == 10
+
+
+def test_given_up_uploads_do_not_go_among_many_deletes(make: MakeRig) -> None:
+    """Each is looked at first: what is there lacks their mark, so it was stored anew."""
+    held = Held()
+    rig = make(held, workers=1)
+    for number in range(10):
+        MemoryRemote.put(
+            rig.remote, f"k{number}", io.BytesIO(b"new"), size=3,
+            sha256=hashlib.sha256(b"new").hexdigest(), attributes=Attributes("text/plain"),
+        )  # fmt: skip
+    rig.put("first", b"x")
+    assert held.reached.wait(30)
+    for number in range(10):
+        rig.delete(f"k{number}", announced="a mark")
+    held.release.set()
+    assert rig.uploader.flush(60).done
+    assert [rig.remote.bytes_of(f"k{n}") for n in range(10)] == [b"new"] * 10
+    assert rig.uploader.pending() == []
 
 
 def test_the_doubt_of_a_key_outlives_its_ticket_and_its_leader(make: MakeRig) -> None:

@@ -166,8 +166,10 @@ class Rig:
         self._publish(ticket, staged, wake)
         return ticket
 
-    def delete(self, key: str, *, wake: bool = True) -> Ticket:
-        ticket = Ticket(self.spool.remote_id, key, new_id(), "delete", SystemClock().now())
+    def delete(self, key: str, *, wake: bool = True, announced: str | None = None) -> Ticket:
+        ticket = Ticket(
+            self.spool.remote_id, key, new_id(), "delete", SystemClock().now(), announced=announced
+        )
         self._publish(ticket, None, wake)
         return ticket
 

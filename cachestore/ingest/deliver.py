@@ -91,7 +91,7 @@ class Delivery:
             raise SourceError(item.error)
         if item.kind == "sidecar" and item.main is not None and not item.key:
             item.key = sidecar_key(item.main.key, whole=item.whole)
-        deadline, ask = self._turns.deadline(), False
+        deadline, ask = self._turns.deadline(), item.asked
         rounds = 0
         while True:
             self._turns.check()
@@ -118,8 +118,7 @@ class Delivery:
     def _again(self, source: Source) -> Source:
         """The file as it is now, as a scan would find it."""
         with contextlib.suppress(FileNotFoundError):
-            size, mtime_ns, inode, _ = mark_at(source.full)
-            return Source(source.path, source.full, size, mtime_ns, inode)
+            return Source(source.path, source.full, *mark_at(source.full))
         return source
 
     # -- one look ----------------------------------------------------------------------------------
@@ -136,9 +135,11 @@ class Delivery:
             found = self._find(item.key, deadline, ask)
             md5 = found is not None and found.size == item.source.size and is_md5(found.etag)
             if found is not None and self._is_as_remembered(item, found):
-                return Done("skipped", item.seen)
+                assert item.seen is not None
+                look_at = self._look_at(item.key, item.seen.sha256)
+                return Done("skipped", item.seen, look_at=look_at)
         with whole(item.source, md5=md5, cancelled=self._turns.is_stopped) as data:
-            if _state(item.source) != data.mark[:3]:
+            if _state(item.source) != data.mark:
                 raise Changing("it changed since it was found")
             if not item.key:
                 item.key = self._naming.key(item.source, item.document, data.body.sha256)
@@ -175,10 +176,12 @@ class Delivery:
     def _let_settle(self, source: Source) -> None:
         """A write in the same tick of the disk's clock, or one that is still under way, would not
         show: the time is noted when a write begins. Let it pass."""
-        age = self._core.clock.now() * 1e9 - source.mtime_ns
-        young = _YOUNG_NS + source.size * _SLOWEST_NS
-        if 0 <= age < young:
-            self._turns.pause((young - age) / 1e9)
+        now, left = self._core.clock.now() * 1e9, 0.0
+        written = _YOUNG_NS + source.size * _SLOWEST_NS
+        for time_ns, young in ((source.mtime_ns, written), (source.ctime_ns, _YOUNG_NS)):
+            if 0 <= now - time_ns < young:
+                left = max(left, young - (now - time_ns))
+        self._turns.pause(left / 1e9)
 
     def _is_left(self, item: Item) -> bool:
         """True if the limit is reached and the file would have to be sent; it is not read then."""
@@ -199,9 +202,11 @@ class Delivery:
         if not self._is_compared(item) and seen is not None and seen.sha256 == body.sha256:
             return Done("skipped", self._seen(item, data.mark, body.sha256, seen.etag))
         if found is not None and self._has(item.key, found, data, deadline):
+            look_at = self._look_at(item.key, body.sha256)
             if not self._dry:
                 self._core.uploader.outside.adopt(item.key, found.etag)
-            return Done("skipped", self._seen(item, data.mark, body.sha256, found.etag))
+            seen = self._seen(item, data.mark, body.sha256, found.etag)
+            return Done("skipped", seen, look_at=look_at)
         if not self._may_send(item):
             return Done("left")
         if self._dry:
@@ -225,6 +230,8 @@ class Delivery:
         saved = self._parts.get((key, body.sha256), {}) if body.size > IN_MEMORY else {}
 
         def save(state: Mapping[str, Any]) -> None:
+            nonlocal saved
+            saved = dict(state)  # for the next try
             self._save_parts(item, key, body.sha256, state)
 
         def unchanged() -> None:
@@ -255,6 +262,13 @@ class Delivery:
         if not ask and bucket.knows(key):
             return bucket.find(key)
         return self._turns.ask(lambda tries: bucket.ask(key), deadline)
+
+    def _look_at(self, key: str, sha256: str) -> float | None:
+        """When to look whether the bucket still has what is there now; see `Done`.
+
+        Raises `ComesFirst`: what is pending may be about to take it away.
+        """
+        return None if self._dry else self._core.uploader.outside.stays(key, sha256)
 
     def _has(self, key: str, found: RemoteObject, data: Whole, deadline: Deadline) -> bool:
         """True if the bucket has these bytes."""
@@ -299,7 +313,7 @@ class Delivery:
     def _seen(self, item: Item, mark: Mark, sha256: str, etag: str) -> Seen:
         """What is remembered of a file, in the state in which it was read."""
         place = "bucket" if self._is_remote(item.key) else "folder"
-        return Seen(item.path, place, item.key, mark[0], mark[1], mark[2], sha256, etag)
+        return Seen(item.path, place, item.key, *mark, sha256, etag)
 
     def confirm(self, seen: Seen) -> bool:
         """Look whether the bucket still has what was sent."""
@@ -347,14 +361,16 @@ class Delivery:
                 main.seen.sha256, self._naming.time(main.source, None), guess_type(main.key),
             )
         )  # fmt: skip
-        mark = (*_state(main.source), 0)
+        mark = _state(main.source)
         body = Body(document, len(document), hashlib.sha256(document).hexdigest())
         data = Whole(body, mark, "")
         if not self._is_remote(item.key):
             return self._bring_home(item, data)
         found = self._find(item.key, deadline, ask)
         if found is not None and self._has(item.key, found, data, deadline):
-            return Done("skipped", self._seen(item, mark, body.sha256, found.etag))
+            look_at = self._look_at(item.key, body.sha256)
+            seen = self._seen(item, mark, body.sha256, found.etag)
+            return Done("skipped", seen, look_at=look_at)
         if self._dry:
             return Done("uploaded", None, body.size)
         attributes, outside = Attributes(guess_type(item.key)), self._core.uploader.outside
@@ -369,5 +385,5 @@ class Delivery:
         return Done("uploaded", seen, body.size, sent.look_at)
 
 
-def _state(source: Source) -> tuple[int, int, int]:
-    return source.size, source.mtime_ns, source.inode
+def _state(source: Source) -> Mark:
+    return source.size, source.mtime_ns, source.inode, source.ctime_ns

@@ -14,13 +14,14 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS seen (
     root TEXT NOT NULL, variant TEXT NOT NULL, path TEXT NOT NULL, place TEXT NOT NULL,
     key TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
-    sha256 TEXT NOT NULL, etag TEXT NOT NULL, PRIMARY KEY (root, variant, path, place)
+    ctime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL, etag TEXT NOT NULL,
+    PRIMARY KEY (root, variant, path, place)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS parts (
     key TEXT PRIMARY KEY, sha256 TEXT NOT NULL, state TEXT NOT NULL
 ) WITHOUT ROWID;
 """
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,12 @@ class Seen:
     size: int
     mtime_ns: int
     inode: int
+    ctime_ns: int
     sha256: str
     etag: str
+
+
+_COLUMNS = tuple(Seen.__slots__)
 
 
 class Memory:
@@ -77,22 +82,18 @@ class Memory:
 
     def all(self) -> dict[tuple[str, str], Seen]:
         """What is known, by path and place."""
-        columns = "path, place, key, size, mtime_ns, inode, sha256, etag"
-        sql = f"SELECT {columns} FROM seen WHERE root = ? AND variant = ?"
+        sql = f"SELECT {', '.join(_COLUMNS)} FROM seen WHERE root = ? AND variant = ?"
         return {(row[0], row[1]): Seen(*row) for row in self._run(sql, self._scope)}
 
     def add(self, rows: list[Seen]) -> None:
         """Remember files, in one transaction."""
         if self._db is None or not rows:
             return
-        values = [
-            (*self._scope, r.path, r.place, r.key, r.size, r.mtime_ns, r.inode, r.sha256, r.etag)
-            for r in rows
-        ]
+        values = [(*self._scope, *(getattr(row, name) for name in _COLUMNS)) for row in rows]
         with contextlib.suppress(sqlite3.Error, ValueError):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany("REPLACE INTO seen VALUES (?,?,?,?,?,?,?,?,?,?)", values)
+                self._db.executemany("REPLACE INTO seen VALUES (?,?,?,?,?,?,?,?,?,?,?)", values)
             finally:
                 self._db.execute("COMMIT")
 

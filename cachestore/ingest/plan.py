@@ -97,7 +97,7 @@ class Item:
 
     `seen`: what is remembered of it. `document`: the path of its sidecar. Of a sidecar, `main` is
     the file it goes with; `whole`: it keeps that file's suffix in its own name. `taken`: it counts
-    against the limit.
+    against the limit. `asked`: the bucket is asked for it, whatever was listed.
     """
 
     source: Source
@@ -109,6 +109,7 @@ class Item:
     whole: bool = False
     error: str = ""
     taken: bool = False
+    asked: bool = False
 
     @property
     def path(self) -> str:
@@ -321,8 +322,13 @@ def _without_suffix(path: str) -> str:
 
 
 def is_same(source: Source, seen: Seen) -> bool:
-    """True if a file need not be read: size, time and inode are as they were."""
-    return (source.size, source.mtime_ns, source.inode) == (seen.size, seen.mtime_ns, seen.inode)
+    """True if a file need not be read: size, times and inode are as they were.
+
+    The time of its last change of any kind (ctime) tells what was written and then given its old
+    modification time, and another file that got its inode number.
+    """
+    was = (seen.size, seen.mtime_ns, seen.inode, seen.ctime_ns)
+    return (source.size, source.mtime_ns, source.inode, source.ctime_ns) == was
 
 
 def remembering(

@@ -80,8 +80,9 @@ def whole(source: Source, *, md5: bool, cancelled: Callable[[], bool]) -> Iterat
 def _is_at(fd: int, path: str) -> bool:
     """True unless a folder on the way to an open file is a link, as one put there since may be."""
     with contextlib.suppress(OSError):
-        if os.readlink(f"/proc/self/fd/{fd}") == path:
-            return True
+        there = os.readlink(f"/proc/self/fd/{fd}")
+        # One that lost its name since is found to be another than the one at its path.
+        return there == path or there.endswith(" (deleted)")
     return os.path.realpath(path) == path
 
 

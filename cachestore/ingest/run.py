@@ -294,8 +294,8 @@ class Run:
                     continue
             except (Stopped, CacheStoreError):
                 continue  # not remembered: the next sync compares it
-            item.seen = None
-            self._counts["uploaded"] -= 1
+            item.seen, item.asked = None, True
+            self._counts[done.outcome] -= 1
             self._bytes_total += item.size
             self._submit(unit)
         self._drain()

@@ -24,6 +24,7 @@ class Source:
     size: int
     mtime_ns: int
     inode: int
+    ctime_ns: int
 
     @property
     def name(self) -> str:
@@ -34,7 +35,12 @@ def source_at(root: str, path: str) -> Source:
     """What lies at a relative path now. Raises `OSError`; does not look whether it is a file."""
     full = os.path.join(root, path)
     info = os.lstat(full)
-    return Source(path, full, info.st_size, info.st_mtime_ns, info.st_ino)
+    return source_of(path, full, info)
+
+
+def source_of(path: str, full: str, info: os.stat_result) -> Source:
+    """What was found at a path."""
+    return Source(path, full, info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns)
 
 
 class Patterns:
@@ -136,8 +142,7 @@ class Scanner:
                         folders.append(path)
                 elif entry.is_file(follow_symlinks=False) and self._patterns.takes(path):
                     info = entry.stat(follow_symlinks=False)
-                    source = Source(path, entry.path, info.st_size, info.st_mtime_ns, info.st_ino)
-                    files.append(source)
+                    files.append(source_of(path, entry.path, info))
             except FileNotFoundError:
                 continue  # it went away while we looked
             except OSError as error:

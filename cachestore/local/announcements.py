@@ -163,6 +163,12 @@ class Announcements:
         if self.is_there(note):
             self._write(self._path(note), content)
 
+    def remove_durably(self, place: Place) -> None:
+        """All of a key are over, and no power cut brings one back."""
+        self.remove(self.of(place))
+        with suppress(FileNotFoundError):  # nothing was ever announced here
+            self._files.fsync_dir(self._folder / place.digest[:2])
+
     def remove(self, notes: list[Note]) -> None:
         """They are over."""
         for note in notes:

@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +48,10 @@ class _Slot:
     state: State
     since: float
 
+    def encoded(self) -> bytes:
+        text = f"{self.digest} {self.sha256} {self.state} {self.since:.3f}"
+        return text.ljust(_SLOT - 1).encode() + b"\n"
+
 
 @dataclass(slots=True)
 class Claim:
@@ -74,7 +78,8 @@ class Claims:
         self._fd: int | None = None
         self._path: Path | None = None
         self._held: dict[int, str] = {}
-        self._doubts: set[int] = set()
+        self._doubts: dict[int, _Slot] = {}
+        self._unwritten: set[int] = set()
 
     def before_fork(self) -> None:
         """Nothing: the parent's requests go on."""
@@ -99,10 +104,11 @@ class Claims:
                 return None
             if self._fd is None:
                 self._make()
-            taken = self._held.keys() | self._doubts
+            self._tidy()
+            taken = self._held.keys() | self._doubts.keys()
             number = next(n for n in range(len(taken) + 1) if n not in taken)
+            self._write(_Slot(number, digest, sha256 or "-", "wire", self._clock.now()))
             self._held[number] = digest
-            self._write(number, digest, sha256, "wire")
         claim = Claim(digest, sha256, number)
         try:
             seen = self.look(digest, ours=False)
@@ -116,29 +122,54 @@ class Claims:
         return claim
 
     def leave(self, claim: Claim, *, doubt: bool = False) -> None:
-        """The request ended; with `doubt`, it may still take effect."""
+        """The request ended; with `doubt`, it may still take effect.
+
+        An end that cannot be written down leaves a doubt behind, in the place of a claim.
+        """
         with self._lock:
             if self._held.pop(claim.number, None) is None:
                 return  # a fork, or `close`, came between
-            if doubt:
-                self._doubts.add(claim.number)
-                self._write(claim.number, claim.digest, claim.sha256, "doubt")
-            else:
-                self._blank(claim.number)
+            slot = _Slot(
+                claim.number, claim.digest, claim.sha256 or "-", "doubt", self._clock.now()
+            )
+            if not doubt and self._blank(claim.number):
+                return
+            for number, older in list(self._doubts.items()):
+                if (older.digest, older.sha256) == (slot.digest, slot.sha256):
+                    self._drop(number)
+            self._doubts[claim.number] = slot
+            self._unwritten.add(claim.number)
+            self._tidy()
 
     def settle(self, digest: str) -> None:
         """The remote was seen to have what it should: our doubts about a key are over."""
         with self._lock:
-            for slot in self._slots_of(self._path) if self._path else ():
-                if slot.digest == digest and slot.number in self._doubts:
-                    self._doubts.discard(slot.number)
-                    self._blank(slot.number)
+            for number, slot in list(self._doubts.items()):
+                if slot.digest == digest:
+                    self._drop(number)
+
+    def _tidy(self) -> None:
+        """The room of doubts that are remembered no longer is used again; what could not be
+        written down before is tried again (others see a claim of ours until then)."""
+        oldest = self._clock.now() - KEPT
+        for number, slot in list(self._doubts.items()):
+            if slot.since < oldest:
+                self._drop(number)
+        for number in self._unwritten & self._doubts.keys():
+            with contextlib.suppress(OSError):
+                self._write(self._doubts[number])
+                self._unwritten.discard(number)
+
+    def _drop(self, number: int) -> None:
+        if self._blank(number):
+            del self._doubts[number]
+            self._unwritten.discard(number)
 
     def close(self) -> None:
         """No more requests; the file goes, unless it holds a doubt."""
         with self._lock:
             fd, path, left = self._fd, self._path, self._held or self._doubts
-            self._fd, self._path, self._held, self._doubts = None, None, {}, set()
+            self._fd, self._path, self._held, self._doubts = None, None, {}, {}
         if fd is None or path is None:
             return
         with contextlib.suppress(OSError):
@@ -162,14 +193,19 @@ class Claims:
         self._fd = fd
         self._sweep()
 
-    def _write(self, number: int, digest: str, sha256: str, state: State) -> None:
+    def _write(self, slot: _Slot) -> None:
         assert self._fd is not None
-        text = f"{digest} {sha256 or '-'} {state} {self._clock.now():.3f}"
-        self._files.pwrite(self._fd, text.ljust(_SLOT - 1).encode() + b"\n", number * _SLOT)
+        self._files.pwrite(self._fd, slot.encoded(), slot.number * _SLOT)
 
-    def _blank(self, number: int) -> None:
-        if self._fd is not None:
+    def _blank(self, number: int) -> bool:
+        """False if that cannot be written now."""
+        if self._fd is None:
+            return True
+        try:
             self._files.pwrite(self._fd, b" " * (_SLOT - 1) + b"\n", number * _SLOT)
+        except OSError:
+            return False
+        return True
 
     # -- what all do -------------------------------------------------------------------------------
 
@@ -183,17 +219,24 @@ class Claims:
         for path in self._paths():
             mine = path == self._path
             for slot in self._slots_of(path, digest):
-                if slot.state == "doubt":
+                if mine and slot.state == "wire":
+                    held, doubt = self._own(slot.number)
+                    busy = busy or (ours and held)
+                    doubts.extend([] if doubt is None else [(doubt.since, doubt.sha256)])
+                elif slot.state == "doubt":
                     if slot.since > oldest:
                         doubts.append((slot.since, slot.sha256))
-                elif mine:
-                    busy = busy or ours
                 elif self._is_held(path):
                     busy = True
                 else:
                     doubts.append((self._clock.now(), slot.sha256))
                     self._bury(path)
         return Seen(busy, tuple(doubts))
+
+    def _own(self, number: int) -> tuple[bool, _Slot | None]:
+        """What one of our slots stands for, whatever could be written into it."""
+        with self._lock:
+            return number in self._held, self._doubts.get(number)
 
     def _paths(self) -> Iterator[Path]:
         for name in self._files.list(self._folder):
@@ -238,9 +281,8 @@ class Claims:
                     return
                 for slot in self._slots_of(path):
                     if slot.state == "wire":
-                        text = f"{slot.digest} {slot.sha256} doubt {self._clock.now():.3f}"
-                        data = text.ljust(_SLOT - 1).encode() + b"\n"
-                        self._files.pwrite(fd, data, slot.number * _SLOT)
+                        doubt = replace(slot, state="doubt", since=self._clock.now())
+                        self._files.pwrite(fd, doubt.encoded(), slot.number * _SLOT)
             finally:
                 os.close(fd)
 

@@ -30,6 +30,7 @@ class Ticket:
     the unsent local record that this ticket makes void. `prev`: the pending ticket that this one
     replaced; needed only while a power cut may take this one's body back. `if_match` and
     `if_none_match` are the caller's conditions. `ttl` in seconds, None for the store's.
+    `announced`, of a delete: only an object with this mark (see `announcements`) is deleted.
     """
 
     remote_id: str
@@ -48,6 +49,7 @@ class Ticket:
     if_match: str | None = None
     if_none_match: str | None = None
     ttl: float | None = None
+    announced: str | None = None
     prev: Ticket | None = None
 
     @property
@@ -100,6 +102,8 @@ _FIELDS = (
 def _plain(ticket: Ticket) -> dict[str, Any]:
     plain: dict[str, Any] = {name: getattr(ticket, name) for name in _FIELDS}
     plain["format"] = FORMAT
+    if ticket.announced is not None:
+        plain["announced"] = ticket.announced
     plain["metadata"] = dict(ticket.metadata)
     plain["prev"] = None if ticket.prev is None else _plain(ticket.prev.alone())
     return plain
@@ -115,6 +119,7 @@ def _ticket(plain: Mapping[str, Any]) -> Ticket:
     return Ticket(
         **values,
         metadata={str(k): str(v) for k, v in plain["metadata"].items()},
+        announced=plain.get("announced"),
         prev=None if prev is None else _ticket({**prev, "prev": None}),
     )
 

@@ -195,13 +195,23 @@ class Journal:
                 self._write(clean=False)
 
     def doubt(self, digest: str) -> float | None:
-        """Since when (wall seconds) an earlier request for the key may still take effect."""
-        return self._doubts.get(digest)
+        """Since when (wall seconds) an earlier request for the key may still take effect.
+
+        What a clock says that was ahead is taken for now, once: a doubt has to end.
+        """
+        with self._lock:
+            since, now = self._doubts.get(digest), self._clock.now()
+            if since is not None and since > now:
+                self._doubts[digest] = since = now
+            return since
 
     def suspect(self, digest: str, since: float) -> None:
-        """A doubt learned from a ticket's state."""
+        """A doubt learned from a ticket's state, or from a claim."""
+        known, now = self.doubt(digest), self._clock.now()
+        if since > now:
+            since = now if known is None else known
         with self._lock:
-            self._doubts[digest] = max(since, self._doubts.get(digest, 0.0))
+            self._doubts[digest] = max(since, known or 0.0)
 
     def settle(self, digest: str) -> None:
         """The remote was seen to have what we sent: the doubt is over."""

@@ -94,7 +94,7 @@ class Outside:
         seconds = self._parts.clock.monotonic() - start
         self._parts.events.emit(events.Uploaded(key, body.size, "put", new_id(), seconds, tries))
         log.info("Uploaded %s to R2 (%d bytes, %.2f s)", key, body.size, seconds)
-        return Sent(found, self._look_at(claim))
+        return Sent(found, self._look_at(claim.doubts, body.sha256))
 
     def _claim(self, key: str, place: Place, sha256: str) -> Claim:
         try:
@@ -129,10 +129,25 @@ class Outside:
             state=dict(state), save_state=save_state, cancelled=cancelled, **conditions,
         )  # fmt: skip
 
-    def _look_at(self, claim: Claim) -> float | None:
+    def stays(self, key: str, sha256: str) -> float | None:
+        """Whether what was seen in the remote is what stays there: `look_at`, as in `Sent`.
+
+        Raises `ComesFirst` when something is on its way for the key, and `SpoolError`.
+        """
+        place = self._parts.spool.place(key)
+        try:
+            seen = self._claims.look(place.digest)
+        except OSError as error:
+            raise SpoolError(f"cannot see who else sends {key!r}: {error}") from error
+        if seen.busy:
+            raise ComesFirst(f"{key!r} is being sent by another sync")
+        self._check_first(key, place)
+        return self._look_at(seen.doubts, sha256)
+
+    def _look_at(self, doubts: tuple[tuple[float, str], ...], sha256: str) -> float | None:
         """When to look again, because an older request with other bytes may come late."""
         now, wait = self._parts.clock.now(), self._parts.options.doubt_wait
-        others = [since for since, sha256 in claim.doubts if sha256 != claim.sha256]
+        others = [since for since, other in doubts if other != sha256]
         late = [since for since in others if now - since < wait]
         # A clock that was set back must not make anybody wait for ever.
         return min(max(late), now) + wait if late else None

@@ -58,7 +58,12 @@ class Job:
         """A delete without a history, that may share a request with others."""
         state = self.state
         new = not state.on_wire and state.parked is None and state.sent_etag is None
-        return new and self.ticket.operation == "delete"
+        return new and self.ticket.operation == "delete" and self.ticket.announced is None
+
+
+def to_delete(ticket: Ticket, found: RemoteObject | None) -> bool:
+    """True if the remote has what a delete is to remove: anything, or an upload given up."""
+    return found is not None and ticket.announced in (None, found.announced)
 
 
 class Request:
@@ -76,12 +81,19 @@ class Request:
 
         Raises what the remote raises, `SourceError`, or `SendCancelled`.
         """
-        if job.ticket.operation == "delete":
-            job.writing = True
-            self._parts.remote.delete(job.ticket.key)
-            job.writing = False
-            return ""
-        return self._put(job)
+        return self._delete(job) if job.ticket.operation == "delete" else self._put(job)
+
+    def _delete(self, job: Job) -> str:
+        """An upload that was given up goes only if it is still the one."""
+        key = job.ticket.key
+        found = None if job.ticket.announced is None else self._look(key)
+        if found is not None and not to_delete(job.ticket, found):
+            log.info("cachestore: %s was stored anew since its upload was given up; kept", key)
+            return found.etag
+        job.writing = True
+        self._parts.remote.delete(key)
+        job.writing = False
+        return ""
 
     def is_current(self, job: Job) -> bool:
         """False when a newer operation took the place of this one."""

@@ -25,7 +25,7 @@ from cachestore.uploads.journal import Journal
 from cachestore.uploads.outcomes import Failed, Outcomes
 from cachestore.uploads.parts import Parts
 from cachestore.uploads.queue import Entry, Queue
-from cachestore.uploads.request import Abandoned, Job, Request
+from cachestore.uploads.request import Abandoned, Job, Request, to_delete
 
 _KNOWN = 4096
 _CLAIMED = 0.1
@@ -230,7 +230,7 @@ class Work:
     def _is_ours(self, job: Job, found: RemoteObject | None) -> bool:
         ticket = job.ticket
         if ticket.operation == "delete" or found is None:
-            return ticket.operation == "delete" and found is None
+            return ticket.operation == "delete" and not to_delete(ticket, found)
         same = same_content(found, ticket.size, ticket.sha256, job.state.sent_etag)
         return same and found.content_type == ticket.content_type
 
