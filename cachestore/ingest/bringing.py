@@ -117,7 +117,7 @@ class Bringing:
         return brought
 
     def _row(self, entry: Entry, sha256: str, etag: str) -> Seen:
-        return Seen(_state(entry), "bucket", entry.key, entry.size, 0, 0, sha256, etag)
+        return Seen(_state(entry), "bucket", entry.key, entry.size, 0, 0, 0, sha256, etag)
 
     # -- comparing ---------------------------------------------------------------------------------
 

@@ -240,7 +240,7 @@ def _is_version(seen: Seen, info: ObjectInfo) -> bool:
 def _row(job: Job, info: os.stat_result, got: ObjectInfo) -> Seen:
     return Seen(
         job.path, "bucket", job.info.key, info.st_size, info.st_mtime_ns, info.st_ino,
-        got.sha256 or "", got.etag,
+        info.st_ctime_ns, got.sha256 or "", got.etag,
     )  # fmt: skip
 
 

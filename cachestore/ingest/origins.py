@@ -21,6 +21,7 @@ from cachestore.ingest.reading import IN_MEMORY, mark_at, whole
 from cachestore.ingest.scan import Patterns, Scanner, Source, own_folders
 from cachestore.ingest.turns import Turns
 from cachestore.keys import check_key
+from cachestore.local.folder_reader import LocalFile
 from cachestore.local.media import guess_type
 from cachestore.model import Attributes, RemoteObject
 from cachestore.remote.base import RemoteStore
@@ -140,7 +141,9 @@ class LocalOrigin:
             if there is None:
                 continue
             record = there.record
-            source = Source(key, str(there.path), there.size, there.mtime_ns, there.inode)
+            source = _source_of(there)
+            if source is None:
+                continue
             if record is not None and record.state == "superseded":
                 old = "the bucket has a newer version"
                 yield Entry(key, key, there.size, "", source, fault=old, passing=True)
@@ -271,18 +274,26 @@ class BucketOrigin:
 def _entry_of(
     key: str, source: Source, attributes: Attributes | None = None, etag: str = ""
 ) -> Entry:
-    version = f"{source.size}.{source.mtime_ns}.{source.inode}"
+    version = f"{source.size}.{source.mtime_ns}.{source.inode}.{source.ctime_ns}"
     return Entry(key, source.path, source.size, version, source, attributes, etag)
+
+
+def _source_of(there: LocalFile) -> Source | None:
+    """A file of LOCAL_DIR as a scan would find it; None if it has gone."""
+    try:
+        return Source(there.key, str(there.path), *mark_at(str(there.path)))
+    except FileNotFoundError:
+        return None
 
 
 def _again(entry: Entry) -> Entry | None:
     """A file as a scan would find it now."""
     old: Source = entry.source
     try:
-        size, mtime_ns, inode, _ = mark_at(old.full)
+        mark = mark_at(old.full)
     except FileNotFoundError:
         return None
-    return _entry_of(entry.key, Source(old.path, old.full, size, mtime_ns, inode), entry.attributes)
+    return _entry_of(entry.key, Source(old.path, old.full, *mark), entry.attributes)
 
 
 @contextmanager
@@ -297,8 +308,7 @@ def _opened_file(entry: Entry, turns: Turns) -> Iterator[Taken]:
                 return True  # what was read was whole
 
         attributes = entry.attributes or Attributes(guess_type(entry.key))
-        size, mtime_ns, inode, _ = data.mark
-        read = Source(source.path, source.full, size, mtime_ns, inode)
+        read = Source(source.path, source.full, *data.mark)
         now = _entry_of(entry.key, read, entry.attributes, entry.etag)
         yield Taken(now, data.body, attributes, data.md5, unchanged)
 

@@ -8,7 +8,6 @@ import zlib
 from typing import TYPE_CHECKING, Protocol
 
 from cachestore import events
-from cachestore.errors import CacheStoreError
 from cachestore.policy.blocks import Layout, joined
 from cachestore.progressive.past import Replaced
 from cachestore.progressive.tools import Tools
@@ -22,7 +21,7 @@ _HELD = 1 << 20
 _LOOK = 0.01
 
 
-class NoRoom(CacheStoreError):
+class NoRoom(CacheFull):
     """The cache cannot take more of this file: it is read past the cache."""
 
 
