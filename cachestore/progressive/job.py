@@ -8,6 +8,7 @@ import zlib
 from typing import TYPE_CHECKING, Protocol
 
 from cachestore import events
+from cachestore.errors import CacheFull
 from cachestore.policy.blocks import Layout, joined
 from cachestore.progressive.past import Replaced
 from cachestore.progressive.tools import Tools
