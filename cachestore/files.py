@@ -6,8 +6,10 @@ the only module that knows `fcntl`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import stat as stat_module
 import struct
 import sys
@@ -356,3 +358,31 @@ def lock_holder(path: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return None
+
+
+def is_being_written(fd: int) -> bool | None:
+    """True if an open file is open for writing, too, by anybody; None where nobody can tell.
+
+    Linux tells the owner of a file (and root), on most file systems: it gives no lease on it then.
+    """
+    if fcntl is None or not hasattr(fcntl, "F_SETLEASE"):
+        return None
+    try:
+        # A writer who comes now waits until the lease is given back. That sends a signal, by
+        # default one that ends the process; this one is ignored.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def is_written_at(path: str) -> bool | None:
+    """The same for what lies at a path. Raises `OSError` if it cannot be opened."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return is_being_written(fd)
+    finally:
+        os.close(fd)

@@ -110,6 +110,10 @@ class Options:
     public_base_url: str | None = None
     url_secret: str | None = field(default=None, repr=False)
     own_urls: bool = False
+    watch_active_hours: bool = True
+    watch_ingest_hours: str | None = None
+    watch_upload_hours: str | None = None
+
     alert_cache_bytes: int = 5_000_000_000
     alert_spool_bytes: int = 5_000_000_000
     alert_queue: int = 100

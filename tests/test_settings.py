@@ -54,7 +54,7 @@ def test_every_name_works_bare_and_with_the_prefix(place: Place, setting: Any, p
         "time, object, bytes": "bytes",
     }
     texts |= {"hours by prefix": "a/=5, b/=none"}
-    texts |= {"share or bytes": "9GB"}
+    texts |= {"share or bytes": "9GB", "hours of the day": "20:00-06:00 Europe/Berlin"}
     text = texts.get(setting.kind.unit, "x")
     if setting.default is True:
         text = "off"

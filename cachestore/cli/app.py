@@ -19,6 +19,7 @@ from cachestore.cli import (
     lifecycle,
     prune,
     transfers,
+    watcher,
     work,
 )
 from cachestore.cli.examples import example
@@ -54,7 +55,9 @@ def _globals(
     context.obj = {} if env_file is None else {"env_file": str(env_file)}
 
 
-MODULES = (demo, doctor, files, folders, transfers, prune, lifecycle, work, dashboard, flags)
+MODULES = (
+    demo, doctor, files, folders, watcher, transfers, prune, lifecycle, work, dashboard, flags,
+)  # fmt: skip
 
 for module in MODULES:
     for command in module.COMMANDS:

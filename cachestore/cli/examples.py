@@ -18,6 +18,7 @@ EXAMPLES = {
     "backup": "cachestore backup training.db --prefix database-exports --every daily --keep 8",
     "prune": "cachestore prune snapshots/ --older-than 30d --keep-tagged label=training --dry-run",
     "lifecycle": "cachestore lifecycle apply --expire tmp/=7d --abort-uploads 2d",
+    "watch": "cachestore watch snapshots/ --every 15m --upload-hours 20:00-06:00",
     "queue": "cachestore queue",
     "flush": "cachestore flush --timeout 60",
     "retry": "cachestore retry songs/a.wav",

@@ -84,7 +84,7 @@ def line(value: Any) -> None:
 def telling_steps(as_json: bool, what: str) -> Iterator[Tell]:
     """JSON lines for machines, a bar for people at a terminal, nothing for anybody else."""
     if as_json:
-        yield _lines
+        yield lines
     elif not err.is_terminal:
         yield lambda step: None
     else:
@@ -104,7 +104,8 @@ def telling_steps(as_json: bool, what: str) -> Iterator[Tell]:
             yield tell
 
 
-def _lines(step: Step) -> None:
+def lines(step: Step) -> None:
+    """A step for machines."""
     if step.what == "part":
         return
     if step.what == "planned":

@@ -21,6 +21,8 @@ from cachestore.ingest.report import (
     TransferError,
 )
 from cachestore.ingest.sidecars import SourceFile
+from cachestore.ingest.watcher import Watcher, watch
+from cachestore.ingest.watching import WatchStatus
 from cachestore.policy.lifecycle import LifecycleRule
 
 __all__ = [
@@ -39,6 +41,8 @@ __all__ = [
     "SyncInterrupted",
     "SyncReport",
     "TransferError",
+    "WatchStatus",
+    "Watcher",
     "apply_lifecycle",
     "backup",
     "export",
@@ -48,4 +52,5 @@ __all__ = [
     "migrate_back",
     "prune",
     "sync",
+    "watch",
 ]

@@ -22,7 +22,15 @@ from cachestore.errors import (
 from cachestore.ingest.bucket import Bucket, is_md5
 from cachestore.ingest.memory import Seen
 from cachestore.ingest.plan import Item, Naming, is_same
-from cachestore.ingest.reading import IN_MEMORY, Changing, Mark, Whole, mark_at, whole
+from cachestore.ingest.reading import (
+    IN_MEMORY,
+    Changing,
+    Mark,
+    Unfinished,
+    Whole,
+    mark_at,
+    whole,
+)
 from cachestore.ingest.scan import Source
 from cachestore.ingest.sidecars import SidecarWriter, SourceFile, sidecar_key
 from cachestore.ingest.turns import Turns
@@ -40,7 +48,7 @@ _SLOWEST_NS = 10
 """Nanoseconds for a byte that one write may take: 100 MB a second."""
 
 _SLICE = 0.5
-Outcome = Literal["uploaded", "skipped", "left", "gone"]
+Outcome = Literal["uploaded", "skipped", "left", "gone", "unfinished"]
 SaveParts = Callable[[Item, str, str, Mapping[str, Any]], None]
 Named = Mapping[str, tuple[str, str]]
 Parts = Mapping[tuple[str, str], dict[str, Any]]
@@ -61,13 +69,13 @@ class Delivery:
 
     `parts`: how far uploads of large files had come, by key and SHA-256; `save_parts` hears how
     far they are. `named`: path and SHA-256 of what is known to have a key. With `dry` nothing is
-    sent. `check`: compare also what is remembered.
+    sent. `check`: compare also what is remembered. `finished`: leave what is being written.
     """
 
     def __init__(
         self, store: CacheStore, core: Core, turns: Turns, naming: Naming, bucket: Bucket | None, *,
         writer: SidecarWriter | None, parts: Parts, save_parts: SaveParts, named: Named,
-        dry: bool, check: bool,
+        dry: bool, check: bool, finished: bool,
     ) -> None:  # fmt: skip
         self._store = store
         self._core = core
@@ -79,6 +87,7 @@ class Delivery:
         self._save_parts = save_parts
         self._dry = dry
         self._check = check
+        self._finished = finished
         self._lock = threading.Lock()
         self._named: dict[str, tuple[str, str]] = dict(named)
 
@@ -101,8 +110,12 @@ class Delivery:
                 if isinstance(error, NotFound):
                     raise
                 return Done("gone")
+            except Unfinished:
+                return Done("unfinished")
             except Changing:
                 rounds += 1
+                if rounds >= ROUNDS and self._finished:
+                    return Done("unfinished")
                 if rounds >= ROUNDS:
                     raise SourceError(
                         f"{item.source.path!r} changes faster than it can be sent; sync again"
@@ -138,7 +151,8 @@ class Delivery:
                 assert item.seen is not None
                 look_at = self._look_at(item.key, item.seen.sha256)
                 return Done("skipped", item.seen, look_at=look_at)
-        with whole(item.source, md5=md5, cancelled=self._turns.is_stopped) as data:
+        stopped = self._turns.is_stopped
+        with whole(item.source, md5=md5, cancelled=stopped, finished=self._finished) as data:
             if _state(item.source) != data.mark:
                 raise Changing("it changed since it was found")
             if not item.key:

@@ -67,10 +67,10 @@ def sync(
         workers=workers or max(WORKERS, store.options.workers),
     )  # fmt: skip
     with store.held() as core:
-        return _run(Run(store, core, wish, progress or (lambda step: None)))
+        return run_to_end(Run(store, core, wish, progress or (lambda step: None)))
 
 
-def _run(run: Run) -> SyncReport:
+def run_to_end(run: Run) -> SyncReport:
     """From the scan to the report; an interruption ends it in order."""
     try:
         run.begin()

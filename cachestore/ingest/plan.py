@@ -4,6 +4,7 @@ but for the sidecars that tell a file's time."""
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from cachestore.keys import check_key, check_prefix
 from cachestore.policy.filetimes import NamePattern, file_time, zone_of
 from cachestore.policy.templates import FileFacts, KeyTemplate
 
+_NONE: Mapping[str, Seen] = {}
 Kind = Literal["file", "sidecar", "made"]
 MADE = "\n" + SUFFIX
 """Behind a file's path: the document that a writer makes for it, which lies nowhere."""
@@ -153,12 +155,13 @@ class Planner:
     """Makes a plan of what was found in a folder.
 
     `remembered(path)`: what is known of a file. `since`: wall seconds; older files stay out.
-    With `check` no file is known.
+    With `check` no file is known. `elsewhere`: by key, remembered files that were not looked for.
     """
 
     def __init__(
         self, naming: Naming, patterns: Patterns, *, sidecars: bool, writer: SidecarWriter | None,
         remembered: Callable[[str], Seen | None], since: float | None, check: bool = False,
+        elsewhere: Mapping[str, Seen] = _NONE,
     ) -> None:  # fmt: skip
         self._naming = naming
         self._patterns = patterns
@@ -167,10 +170,13 @@ class Planner:
         self._remembered = remembered
         self._since = since
         self._check = check
+        self._elsewhere = elsewhere
 
     def make(self, sources: Iterable[Source]) -> Plan:
         """Group what was found, name it, and leave out what is known."""
         plan, keys = Plan(), dict[str, Item]()
+        if self._naming.template.needs_hash:
+            plan.named = {key: (row.path, row.sha256) for key, row in self._elsewhere.items()}
         for unit in self._grouped(list(sources)):
             self._name(unit)
             self._refuse_doubles(unit, keys)
@@ -303,6 +309,15 @@ class Planner:
             other = keys.setdefault(item.key, item) if item.key else item
             if other is not item and not self._are_equal(item, other):
                 item.error = f"{other.shown!r} has the same key {item.key!r}"
+            row = self._elsewhere.get(item.key)
+            if row is not None and item.seen is None and self._is_there(item.source, row):
+                item.error = f"{row.path!r} has the same key {item.key!r}"
+
+    def _is_there(self, source: Source, row: Seen) -> bool:
+        """True if a file elsewhere in the folder is still the one that has its key."""
+        if self._naming.template.needs_hash:
+            return False  # told apart by their bytes, when these are read
+        return os.path.lexists(source.full.removesuffix(source.path) + row.path.split("\n")[0])
 
     def _are_equal(self, item: Item, other: Item) -> bool:
         """Files with the same bytes may share a key that comes from them."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cachestore.errors import CacheStoreError, SourceError
-from cachestore.files import COPY_CHUNK
+from cachestore.files import COPY_CHUNK, is_being_written
 from cachestore.ingest.scan import Source
 from cachestore.remote.sources import SendCancelled, open_source
 from cachestore.uploads.outside import Body
@@ -25,6 +25,10 @@ Mark = tuple[int, int, int, int]
 
 class Changing(CacheStoreError):
     """The file is not the one that was looked at: look again."""
+
+
+class Unfinished(CacheStoreError):
+    """Somebody has the file open for writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,13 @@ def mark_at(path: str) -> Mark:
 
 
 @contextmanager
-def whole(source: Source, *, md5: bool, cancelled: Callable[[], bool]) -> Iterator[Whole]:
+def whole(
+    source: Source, *, md5: bool, cancelled: Callable[[], bool], finished: bool = False
+) -> Iterator[Whole]:
     """The file's bytes, in memory or as an open descriptor, for the length of the block.
 
-    Raises `FileNotFoundError`, `Changing`, `SourceError`, `SendCancelled`.
+    `finished`: only while nobody has it open for writing. Raises `FileNotFoundError`,
+    `Changing`, `Unfinished`, `SourceError`, `SendCancelled`.
     """
     mark_at(source.full)
     try:
@@ -68,7 +75,11 @@ def whole(source: Source, *, md5: bool, cancelled: Callable[[], bool]) -> Iterat
         if not _is_at(fd, source.full):
             raise SourceError(f"{source.path!r} lies behind a symbolic link by now")
         hashes = [hashlib.sha256(), *([hashlib.md5(usedforsecurity=False)] if md5 else [])]
+        if finished and is_being_written(fd):  # not read in vain
+            raise Unfinished(f"{source.path!r} is being written")
         data = _read(fd, before.st_size, hashes, source.path, cancelled)
+        if finished and is_being_written(fd):
+            raise Unfinished(f"{source.path!r} is being written")
         if mark_of(os.fstat(fd)) != mark_of(before):
             raise Changing(f"{source.path!r} changed while it was read")
         body = Body(fd if data is None else data, before.st_size, hashes[0].hexdigest())

@@ -6,7 +6,7 @@ import contextlib
 import os
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,17 @@ _BATCH = 256
 _FLUSH_SECONDS = 0.2
 _ENDING = 30.0
 MEMORY = "synced.db"
+_OUTCOMES = ("uploaded", "skipped", "failed", "left", "gone", "unfinished")
+_NOT_THERE = ("left", "gone", "unfinished")
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What was asked for, checked."""
+    """What was asked for, checked.
+
+    `folders`: look into these only, by relative path, and not below them. `finished`: leave what
+    is being written. `accept`: says of files that go together whether they are taken.
+    """
 
     folder: str | os.PathLike[str]
     naming: Naming
@@ -46,6 +52,9 @@ class Wish:
     dry_run: bool
     patience: float
     workers: int
+    folders: frozenset[str] | None = None
+    finished: bool = False
+    accept: Callable[[Unit], bool] = lambda unit: True
 
     def __post_init__(self) -> None:
         if self.since is not None and self.since < 0:
@@ -88,9 +97,10 @@ class Run:
         self._late: list[tuple[Unit, Item, Done]] = []
         self._rows: list[Seen] = []
         self._rows_at = self._start
-        self._counts = dict.fromkeys(("uploaded", "skipped", "failed", "left", "gone"), 0)
+        self._counts = dict.fromkeys(_OUTCOMES, 0)
         self._sent = self._bytes_done = self._bytes_total = 0
         self._parts_done: dict[str, int] = {}
+        self._undone: set[str] = set()
 
     def _scanned(self) -> Patterns:
         """Sidecars are found whatever the patterns include: they go with their files."""
@@ -107,19 +117,24 @@ class Run:
     def begin(self) -> None:
         """Scan, plan, and learn what the bucket has."""
         core, wish = self._core, self._wish
-        sources = list(self._scanner.files())
+        folders = wish.folders
+        scanner = self._scanner
+        sources = list(scanner.files() if folders is None else scanner.files_in(folders))
         rows = self._memory.all()
         remembered = remembering(rows, self._place_of)
         planner = Planner(
             wish.naming, wish.patterns, sidecars=wish.sidecars, writer=wish.writer,
             remembered=remembered, check=wish.check,
             since=None if wish.since is None else core.clock.now() - wish.since,
+            elsewhere=self._elsewhere(rows.values()),
         )  # fmt: skip
         self._plan = planner.make(sources)
+        self._plan.units = [unit for unit in self._plan.units if wish.accept(unit)]
+        self._undone = {item.source.path for unit in self._plan.units for item in unit.items}
         self._counts["skipped"] = self._plan.known
         self._not_planned = self._counts["failed"]
         self._bytes_total = sum(item.size for unit in self._plan.units for item in unit.items)
-        if wish.since is None and not self._scanner.narrowed:
+        if wish.since is None and folders is None and not self._scanner.narrowed:
             there = {source.path for source in sources}
             self._memory.forget([path for path, _ in rows if path.split("\n")[0] not in there])
         self._step("planned", None)
@@ -129,8 +144,19 @@ class Run:
         self._delivery = Delivery(
             self._store, core, self.turns, wish.naming, bucket, writer=wish.writer,
             parts=self._memory.parts(), save_parts=self._save_parts, named=self._plan.named,
-            dry=wish.dry_run, check=wish.check,
+            dry=wish.dry_run, check=wish.check, finished=wish.finished,
         )  # fmt: skip
+
+    def _elsewhere(self, rows: Iterable[Seen]) -> dict[str, Seen]:
+        """By key, files that are remembered and lie where this run does not look."""
+        folders = self._wish.folders
+        if folders is None:
+            return {}
+        return {
+            row.key: row
+            for row in rows
+            if row.path.rpartition("/")[0] not in folders and row.place == self._place_of(row.key)
+        }
 
     def _place_of(self, key: str) -> str:
         return "folder" if self._core.is_local(key) else "bucket"
@@ -221,7 +247,7 @@ class Run:
                 found = error
             if item.kind == "file":
                 held = found if isinstance(found, Exception) else held
-                left = left or (isinstance(found, Done) and found.outcome in ("left", "gone"))
+                left = left or (isinstance(found, Done) and found.outcome in _NOT_THERE)
             self._ended.put((item, found))
         self._served.append(unit)
 
@@ -246,6 +272,8 @@ class Run:
             self._step("failed", item, error=self._errors[-1].error)
         else:
             self._counts[found.outcome] += 1
+            if found.outcome not in ("left", "unfinished") and item.kind != "made":
+                self._undone.discard(item.source.path)
             self._sent += found.sent
             if found.seen is not None and not self._wish.dry_run:
                 self._keep(item, found)
@@ -312,6 +340,11 @@ class Run:
         self._tell(
             Progress(what, path, key, size, done, total, self._bytes_done, self._bytes_total, error)
         )
+
+    @property
+    def undone(self) -> frozenset[str]:
+        """The paths of files that were to be sent and did not arrive."""
+        return frozenset(self._undone)
 
     def report(self) -> SyncReport:
         """The sums; what had no end is left."""

@@ -123,6 +123,30 @@ class Scanner:
             yield from names
             waiting.extend(reversed(folders))
 
+    def files_in(self, folders: Iterable[str]) -> Iterator[Source]:
+        """The files that lie in these folders, by relative path, and in none below them."""
+        for base in folders:
+            if self.looks_into(base):
+                yield from self._entries(base)[0]
+
+    def excludes(self, path: str) -> bool:
+        """True if a pattern keeps a file out."""
+        return self._patterns.excludes(path)
+
+    def looks_into(self, base: str) -> bool:
+        """False for a folder that `files` would not come to."""
+        here = os.path.join(self.root, base) if base else self.root
+        return not self.leaves_out(base) and os.path.isdir(here) and os.path.realpath(here) == here
+
+    def leaves_out(self, base: str) -> bool:
+        """True if a folder is left out by its name, or lies in one that is."""
+        names = base.split("/") if base else []
+        paths = ["/".join(names[: count + 1]) for count in range(len(names))]
+        return any(
+            os.path.join(self.root, path) in self._own or self._patterns.excludes(path + "/")
+            for path in paths
+        )
+
     def _entries(self, base: str) -> tuple[list[Source], list[str]]:
         """The files of one folder, and the folders in it."""
         files: list[Source] = []

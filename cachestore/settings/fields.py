@@ -31,12 +31,12 @@ from cachestore.settings.kinds import (
     Url,
     Verifying,
 )
-from cachestore.settings.remote_fields import RemoteFields
+from cachestore.settings.watch_fields import WatchFields
 
 _DAY = 86400.0
 
 
-class Fields(RemoteFields):
+class Fields(WatchFields):
     """The values; `Settings` knows where they come from."""
 
     cache_ttl_hours: Annotated[

@@ -44,6 +44,7 @@ FOLDER = Kind("folder", units.parse_folder, units.show_text, open=False)
 FILE = Kind("file", units.parse_folder, units.show_text, open=False)
 PATTERNS = Kind("patterns", units.parse_patterns, units.show_text, open=False)
 PREFIXES = Kind("prefixes", units.parse_prefixes, units.show_text, open=False)
+DAY_HOURS = Kind("hours of the day", units.parse_day_hours, units.show_text)
 PREFIX_HOURS = Kind(
     "hours by prefix", units.parse_prefix_hours, units.show_prefix_hours, scale=3600.0, open=False
 )
@@ -88,6 +89,7 @@ BlockSize = Annotated[int, _before(BLOCK), BLOCK]
 PartSize = Annotated[int, _before(PART), PART]
 Seconds = Annotated[float, _before(SECONDS), SECONDS]
 Hours = Annotated[float | None, _maybe(HOURS), HOURS]
+DayHours = Annotated[str | None, _maybe(DAY_HOURS), DAY_HOURS]
 ConfirmHours = Annotated[float | None, _maybe(CONFIRM), CONFIRM]
 Share = Annotated[float, _before(SHARE), SHARE]
 Free = Annotated[float, _before(FREE), FREE]

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cachestore.errors import InvalidKey
+from cachestore.errors import ConfigError, InvalidKey
 from cachestore.keys import check_prefix
+from cachestore.policy.hours import active_hours
 
 _NUMBER = re.compile(r"(\d[\d_]*(?:\.\d+)?|\.\d+)\s*([A-Za-z%]*)")
 _SIZES = {"": 1, "b": 1, "bytes": 1}
@@ -234,6 +235,16 @@ def parse_url(value: Any) -> str:
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("it holds a user name, a password, or a part after '?' or '#'")
     return text
+
+
+def parse_day_hours(value: Any) -> str | None:
+    """Hours as `20:00-06:00`, a time zone behind them or not; `none` gives None."""
+    if not isinstance(value, str):
+        raise ValueError("expected hours as 20:00-06:00, or none")
+    try:
+        return None if active_hours(value) is None else value.strip()
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
 
 
 def parse_folder(value: Any) -> Path:
