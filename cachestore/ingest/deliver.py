@@ -100,8 +100,7 @@ class Delivery:
             raise SourceError(item.error)
         if item.kind == "sidecar" and item.main is not None and not item.key:
             item.key = sidecar_key(item.main.key, whole=item.whole)
-        deadline, ask = self._turns.deadline(), item.asked
-        rounds = 0
+        deadline, ask, rounds = self._turns.deadline(), item.asked, 0
         while True:
             self._turns.check()
             try:
@@ -375,16 +374,14 @@ class Delivery:
                 main.seen.sha256, self._naming.time(main.source, None), guess_type(main.key),
             )
         )  # fmt: skip
-        mark = _state(main.source)
         body = Body(document, len(document), hashlib.sha256(document).hexdigest())
-        data = Whole(body, mark, "")
+        data = Whole(body, mark := _state(main.source), "")
         if not self._is_remote(item.key):
             return self._bring_home(item, data)
         found = self._find(item.key, deadline, ask)
         if found is not None and self._has(item.key, found, data, deadline):
-            look_at = self._look_at(item.key, body.sha256)
             seen = self._seen(item, mark, body.sha256, found.etag)
-            return Done("skipped", seen, look_at=look_at)
+            return Done("skipped", seen, look_at=self._look_at(item.key, body.sha256))
         if self._dry:
             return Done("uploaded", None, body.size)
         attributes, outside = Attributes(guess_type(item.key)), self._core.uploader.outside
