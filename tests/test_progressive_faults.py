@@ -26,8 +26,17 @@ def store_on(root: Path, disk: BrokenDisk, remote: MemoryRemote, **fields: objec
     return opened(root, disk, remote, **(values | fields))
 
 
-@pytest.mark.parametrize("times", [1, FOREVER])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize(
+    ("code", "times"),
+    [
+        (errno.ENOSPC, FOREVER),
+        (errno.EIO, 1),
+        *(
+            pytest.param(code, times, marks=pytest.mark.torture)
+            for code, times in ((errno.ENOSPC, 1), (errno.EIO, FOREVER), (errno.EROFS, 1))
+        ),
+    ],
+)
 def test_a_cache_that_fails_at_any_call_gives_right_bytes(
     tmp_path: Path, code: int, times: float
 ) -> None:
