@@ -31,14 +31,14 @@ class Patient(Scripted):
     def _do(self, name: str, key: str, request: Any) -> Any:
         say("reached", name, key)
         self.asked.set()
-        time.sleep(3600)
+        time.sleep(3600)  # until it is killed
 
 
 def child_hang(root: str) -> None:
     """Lead, and hang in the first request."""
     rig = Rig(Path(root), Patient(conditional=False, remote_id=REMOTE))
     rig.uploader.start()
-    time.sleep(3600)
+    time.sleep(3600)  # until it is killed
 
 
 def child_lead(root: str, remote: str) -> None:
@@ -47,7 +47,7 @@ def child_lead(root: str, remote: str) -> None:
     rig.uploader.start()
     until(lambda: rig.uploader.health()["leading"])
     say("leading")
-    time.sleep(3600)
+    time.sleep(3600)  # until it is killed
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from cachestore.flight import Pool
@@ -69,7 +70,7 @@ class Crew(Generic[Job, End]):
             if job is None:
                 return
             self._open += 1
-            self._pool.submit(lambda job=job: self._serve(job))  # type: ignore[misc]  # mypy: a bound default
+            self._pool.submit(partial(self._serve, job))
 
     def _serve(self, job: Job) -> None:
         end: End | Exception | None

@@ -89,7 +89,24 @@ class Origin(Protocol):
         ...
 
 
-class FolderOrigin:
+class _OnDisk:
+    """What all files of a folder have in common."""
+
+    _turns: Turns
+
+    def again(self, entry: Entry) -> Entry | None:
+        return _again(entry)
+
+    def digests(self, entry: Entry) -> tuple[str, str]:
+        return "", ""
+
+    @contextmanager
+    def opened(self, entry: Entry) -> Iterator[Taken]:
+        with _opened_file(entry, self._turns) as taken:
+            yield taken
+
+
+class FolderOrigin(_OnDisk):
     """The files of a folder, below a prefix."""
 
     def __init__(self, core: Core, folder: str, prefix: str, turns: Turns) -> None:
@@ -114,19 +131,8 @@ class FolderOrigin:
                 yield _entry_of(key, source)
         yield from self._faults
 
-    def again(self, entry: Entry) -> Entry | None:
-        return _again(entry)
 
-    def digests(self, entry: Entry) -> tuple[str, str]:
-        return "", ""
-
-    @contextmanager
-    def opened(self, entry: Entry) -> Iterator[Taken]:
-        with _opened_file(entry, self._turns) as taken:
-            yield taken
-
-
-class LocalOrigin:
+class LocalOrigin(_OnDisk):
     """LOCAL_DIR: what local mode put there, and what an older app left."""
 
     def __init__(self, core: Core, prefix: str, turns: Turns) -> None:
@@ -152,17 +158,6 @@ class LocalOrigin:
             attributes = None if record is None else record.attributes
             etag = record.etag if record is not None and sent else ""
             yield _entry_of(key, source, attributes, etag)
-
-    def again(self, entry: Entry) -> Entry | None:
-        return _again(entry)
-
-    def digests(self, entry: Entry) -> tuple[str, str]:
-        return "", ""
-
-    @contextmanager
-    def opened(self, entry: Entry) -> Iterator[Taken]:
-        with _opened_file(entry, self._turns) as taken:
-            yield taken
 
 
 class BucketOrigin:

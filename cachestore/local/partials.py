@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -207,8 +208,8 @@ class Partials:
         self._locks.end()
 
 
-def _noted(db: object, row: PartialRow) -> bool:
-    rows.begin(db, row)  # type: ignore[arg-type]  # the catalog hands over its connection
+def _noted(db: sqlite3.Connection, row: PartialRow) -> bool:
+    rows.begin(db, row)
     return True
 
 
